@@ -1,0 +1,1 @@
+//! The real world behind the daemon: processes, logs, probes, files.

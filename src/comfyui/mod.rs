@@ -1,0 +1,1 @@
+//! ComfyUI: the workspace, the ecosystem of one instance per GPU, and the simulator.

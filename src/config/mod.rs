@@ -1,0 +1,1 @@
+//! Ecosystem files: finding, reading, checking, and their JSON Schema.

@@ -1,0 +1,11 @@
+//! The pure core: specs, the instance state machine, restart and stop policy, probes, log lines, units, selection.
+//!
+//! Nothing in here does I/O or knows a clock; `tests/layers.rs` holds that.
+
+pub mod exit;
+pub mod ids;
+pub mod service;
+pub mod signal;
+pub mod spec;
+pub mod status;
+pub mod units;

@@ -1,0 +1,1 @@
+//! GPUs: what is there (NVML or simulated), and who owns which.

@@ -1,0 +1,1 @@
+//! Port 9090: health, services, logs, over HTTP.

@@ -1,0 +1,1 @@
+//! PM2's protocol: AMP framing, axon's request-reply and bus sockets, and the RPC methods.

@@ -1,0 +1,2 @@
+//! Thin, safe faces over system calls: the only place with `unsafe` code.
+#![allow(unsafe_code)]
