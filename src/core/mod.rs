@@ -4,8 +4,13 @@
 
 pub mod exit;
 pub mod ids;
+pub mod instance;
+pub mod probe;
+pub mod restart;
+pub mod select;
 pub mod service;
 pub mod signal;
 pub mod spec;
 pub mod status;
+pub mod stop;
 pub mod units;

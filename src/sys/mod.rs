@@ -1,2 +1,8 @@
 //! Thin, safe faces over system calls: the only place with `unsafe` code.
 #![allow(unsafe_code)]
+
+pub mod cgroup;
+pub mod fds;
+pub mod pidfd;
+pub mod procfs;
+pub mod spawn;

@@ -1,0 +1,52 @@
+//! Process descriptors: signalling and waiting that can never hit a recycled pid (pidfd_open(2), pidfd_send_signal(2)).
+
+use crate::core::exit::ExitCause;
+use crate::core::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Opens a descriptor for a running process. `ESRCH` when there is none.
+pub fn open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and touches no memory of ours; it returns a new descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor (close-on-exec by definition) and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Sends a signal. `Ok(false)` when the process has ended already.
+pub fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<bool> {
+    let no_info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: the descriptor is open for the call's duration; a null siginfo asks for the default one.
+    let outcome = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal.0, no_info, 0) };
+    if outcome == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ESRCH) { Ok(false) } else { Err(error) }
+}
+
+/// Reaps our child behind the descriptor, if it has ended: `None` while it runs.
+pub fn try_wait(pidfd: &OwnedFd) -> io::Result<Option<ExitCause>> {
+    match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)? {
+        WaitStatus::Exited(_, code) => Ok(Some(ExitCause::Code(code))),
+        WaitStatus::Signaled(_, signal, _) => Ok(Some(ExitCause::Signal(Signal(signal as i32)))),
+        _ => Ok(None),
+    }
+}
+
+/// Makes this process the one that orphaned descendants are given to (PR_SET_CHILD_SUBREAPER).
+pub fn become_subreaper() -> io::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    Ok(())
+}
+
+/// Reaps one ended child by pid, if it is ours and has ended. `true` when one was reaped.
+pub fn reap(pid: u32) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    let id = Id::Pid(nix::unistd::Pid::from_raw(pid as i32));
+    !matches!(waitid(id, flags), Err(_) | Ok(WaitStatus::StillAlive))
+}
