@@ -1,1 +1,8 @@
 //! The real world behind the daemon: processes, logs, probes, files.
+
+pub mod channel;
+pub mod event;
+pub mod probes;
+pub mod runner;
+pub mod sampler;
+pub mod tree;

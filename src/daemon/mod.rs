@@ -1,1 +1,15 @@
 //! The daemon: one task owns the table of instances; everybody else holds a handle or a snapshot.
+
+pub mod bus;
+pub mod command;
+pub mod handle;
+mod health;
+mod launch;
+mod messages;
+pub mod run;
+pub mod settings;
+pub mod snapshot;
+pub mod table;
+mod timers;
+pub mod wire;
+pub mod world;

@@ -1,0 +1,136 @@
+//! Asking a run how it is: by HTTP, TCP or a command. The thresholds and the verdict are the core's.
+
+use super::event::{RunEvent, RunEventKind};
+use crate::core::ids::{Generation, PmId};
+use crate::core::probe::{ProbeMachine, Verdict};
+use crate::core::spec::fornax::{ExecProbe, HttpProbe, Probe};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// A probe of one run.
+#[derive(Debug)]
+pub struct ProbePlan {
+    /// The instance.
+    pub id: PmId,
+    /// The run.
+    pub generation: Generation,
+    /// What to ask, and when.
+    pub probe: Probe,
+    /// The app's port, for probes that name none.
+    pub port: Option<u16>,
+    /// Where an exec probe runs.
+    pub cwd: String,
+    /// With which environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Asks until the task is aborted; tells every change of the verdict or of the reason for a bad one.
+pub async fn watch(plan: ProbePlan, events: mpsc::Sender<RunEvent>) {
+    let mut machine = ProbeMachine::new(&plan.probe);
+    tokio::time::sleep(machine.initial_delay().duration()).await;
+    let mut told: Option<(Verdict, String)> = None;
+    loop {
+        let answer = tokio::time::timeout(machine.timeout().duration(), ask(&plan)).await;
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {}", machine.timeout())));
+        let verdict = machine.answer(answer.is_ok());
+        let detail = match answer {
+            Ok(detail) | Err(detail) => detail,
+        };
+        let news = told.as_ref().is_none_or(|(old, why)| *old != verdict || (verdict != Verdict::Healthy && *why != detail));
+        if news {
+            told = Some((verdict, detail.clone()));
+            let kind = RunEventKind::Probe { verdict, detail };
+            if events.send(RunEvent { id: plan.id, generation: plan.generation, kind }).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(machine.period().duration()).await;
+    }
+}
+
+/// One question. `Ok` and `Err` both carry the answer in words.
+async fn ask(plan: &ProbePlan) -> Result<String, String> {
+    if let Some(http) = &plan.probe.http {
+        return ask_http(http, plan.port).await;
+    }
+    if let Some(tcp) = &plan.probe.tcp {
+        let (host, port) = address(tcp.host.as_deref(), tcp.port.or(plan.port))?;
+        return connect(&host, port).await.map(|_| format!("{host}:{port} accepts connections"));
+    }
+    match &plan.probe.exec {
+        Some(exec) => ask_command(exec, plan).await,
+        None => Ok("online".to_owned()),
+    }
+}
+
+fn address(host: Option<&str>, port: Option<u16>) -> Result<(String, u16), String> {
+    let port = port.ok_or_else(|| "the probe has no port; set `fornax.port` or the probe's own".to_owned())?;
+    Ok((host.unwrap_or("127.0.0.1").to_owned(), port))
+}
+
+async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    TcpStream::connect((host, port)).await.map_err(|error| format!("cannot connect to {host}:{port}: {error}"))
+}
+
+async fn ask_http(http: &HttpProbe, default_port: Option<u16>) -> Result<String, String> {
+    let (host, port) = address(http.host.as_deref(), http.port.or(default_port))?;
+    let stream = connect(&host, port).await?;
+    let broken = |error: hyper::Error| format!("GET {} on port {port} broke off: {error}", http.path);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let request = hyper::Request::get(&http.path)
+        .header(hyper::header::HOST, format!("{host}:{port}"))
+        .header(hyper::header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| format!("the probe's path {:?} is no URL path: {error}", http.path))?;
+    // The connection is driven here, not in a task of its own, so that it ends with the question. The body is not read.
+    let response = tokio::select! {
+        response = sender.send_request(request) => response.map_err(broken)?,
+        ended = connection => match ended {
+            Ok(()) => return Err(format!("GET {} on port {port} was not answered", http.path)),
+            Err(error) => return Err(broken(error)),
+        },
+    };
+    let status = response.status().as_u16();
+    let passed = http.status.map_or((200..400).contains(&status), |want| want == status);
+    let words = format!("GET {} on port {port} answered {status}", http.path);
+    if passed { Ok(words) } else { Err(words) }
+}
+
+async fn ask_command(exec: &ExecProbe, plan: &ProbePlan) -> Result<String, String> {
+    let Some((program, args)) = exec.command.split_first() else {
+        return Err("the probe's command is empty".to_owned());
+    };
+    let (program, args) = (program.clone(), args.to_vec());
+    let (cwd, env) = (plan.cwd.clone(), plan.env.clone());
+    // std's child in a blocking thread: no SIGCHLD handler of tokio's that would wait for children of ours.
+    let waiting = tokio::task::spawn_blocking(move || {
+        let mut child = std::process::Command::new(&program)
+            .args(args)
+            .env_clear()
+            .envs(env)
+            .current_dir(cwd)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cannot run the probe `{program}`: {error}"))?;
+        for _ in 0..600 {
+            match child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(format!("`{program}` ended with code 0")),
+                Ok(Some(status)) => return Err(format!("`{program}` ended with {status}")),
+                Ok(None) => std::thread::sleep(Duration::from_millis(50)),
+                Err(error) => return Err(format!("cannot wait for the probe `{program}`: {error}")),
+            }
+        }
+        // It has had 30 s.
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(format!("`{program}` did not end within 30 s"))
+    });
+    waiting.await.unwrap_or_else(|error| Err(format!("the probe's thread failed: {error}")))
+}

@@ -1,0 +1,363 @@
+//! One run, from spawn to the last of its descendants: a task that tells the loop what it sees and decides nothing.
+
+use super::channel::Channel;
+use super::event::{RunEvent, RunEventKind};
+use super::logs::{LogConfig, LogPlane, RunLogs};
+use super::tree::{Roots, Tree};
+use crate::core::exit::ExitCause;
+use crate::core::ids::{Generation, PmId};
+use crate::core::signal::Signal;
+use crate::sys::cgroup::CgroupRoot;
+use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned, UserIds};
+use crate::sys::{fds, pidfd, procfs, spawn};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+/// Messages waiting for an app that does not read its channel; a full queue refuses further ones.
+const CHANNEL_QUEUE: usize = 64;
+/// How often a tree that outlives its root is looked at.
+const LEFTOVER_PERIOD: Duration = Duration::from_millis(20);
+
+/// What to run.
+#[derive(Debug)]
+pub struct RunPlan {
+    /// The instance.
+    pub id: PmId,
+    /// The run.
+    pub generation: Generation,
+    /// Its app's name.
+    pub name: Arc<str>,
+    /// Its app's namespace.
+    pub namespace: Arc<str>,
+    /// The program or interpreter: an absolute path, or a name looked up in the `PATH` of `env`.
+    pub program: String,
+    /// Its arguments, without its own name.
+    pub args: Vec<String>,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Its working directory.
+    pub cwd: String,
+    /// Whom it runs as.
+    pub user: Option<UserIds>,
+    /// The file its pid is written to.
+    pub pid_path: Option<PathBuf>,
+    /// Where its output goes.
+    pub logs: Arc<LogConfig>,
+}
+
+/// What every run needs of the daemon. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Where facts are told. Bounded: a runner waits, the loop never does.
+    pub events: mpsc::Sender<RunEvent>,
+    /// Who takes the output.
+    pub plane: LogPlane,
+    /// All root processes.
+    pub roots: Arc<Roots>,
+    /// Where cgroups are made, if they can be.
+    pub cgroups: Option<Arc<CgroupRoot>>,
+    /// All runs in progress.
+    pub runs: Arc<Runs>,
+    /// Tells our runs from another daemon's in the marker.
+    pub daemon: Arc<str>,
+}
+
+/// A run in progress, for whoever signals it or talks to it. Its descriptors live here and, for its output, in the log plane.
+#[derive(Debug)]
+pub struct RunHandle {
+    /// Its root process.
+    pub pid: u32,
+    /// All its processes.
+    pub tree: Tree,
+    stdin: Mutex<Option<File>>,
+    outbox: mpsc::Sender<Value>,
+    killed: AtomicBool,
+    oom_kills: Option<u64>,
+}
+
+impl RunHandle {
+    /// Signals the whole tree, children first. Blocking for as long as /proc takes. The pids signalled.
+    pub fn signal(&self, signal: Signal) -> Vec<u32> {
+        if signal == Signal::KILL {
+            self.killed.store(true, Ordering::Relaxed);
+        }
+        self.tree.signal(signal)
+    }
+
+    /// Signals the root process only, as `pm2 sendSignal` does.
+    pub fn signal_root(&self, signal: Signal) -> io::Result<bool> {
+        if signal == Signal::KILL {
+            self.killed.store(true, Ordering::Relaxed);
+        }
+        let pidfd = pidfd::open(self.pid)?;
+        pidfd::signal(std::os::fd::AsFd::as_fd(&pidfd), signal)
+    }
+
+    /// Puts a message on the app's channel. `false`: it does not read them, or has gone.
+    pub fn send(&self, message: Value) -> bool {
+        self.outbox.try_send(message).is_ok()
+    }
+
+    /// Writes to the app's standard input. Never blocks: what it does not read is an error.
+    pub fn write_stdin(&self, bytes: &[u8]) -> io::Result<()> {
+        use std::io::Write;
+        let guard = self.stdin.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*guard {
+            Some(file) => (&mut &*file).write_all(bytes),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+/// Runs the plan to its end.
+pub async fn run(plan: RunPlan, ctx: Running) {
+    let (id, generation) = (plan.id, plan.generation);
+    let tell = |kind| ctx.events.send(RunEvent { id, generation, kind });
+    let pid_path = plan.pid_path.clone();
+    let launch = { let ctx = ctx.clone(); tokio::task::spawn_blocking(move || launch(plan, &ctx)) };
+    let launched = match launch.await {
+        Ok(Ok(launched)) => launched,
+        Ok(Err(error)) => return drop(tell(RunEventKind::SpawnFailed { reason: error.to_string(), not_installed: false }).await),
+        // The pool is shutting down, and the daemon with it.
+        Err(_) => return,
+    };
+    let Launched { handle, pidfd, channel, outbox } = launched;
+    ctx.runs.insert(id, generation, Arc::clone(&handle));
+    // An error means that the loop has gone: nobody is left to tell.
+    let _ = tell(RunEventKind::Spawned { pid: handle.pid }).await;
+    let mut cause = follow(&ctx, &handle, id, generation, pidfd, channel, outbox).await;
+    ctx.roots.forget(handle.pid);
+    if cause == ExitCause::Signal(Signal::KILL) && !handle.killed.load(Ordering::Relaxed) && procfs::oom_kills() > handle.oom_kills {
+        cause = ExitCause::OomKilled;
+    }
+    if let Some(path) = &pid_path {
+        remove_pid_file(path, handle.pid);
+    }
+    let stderr_tail = ctx.plane.finish(id, generation).await.stderr_tail;
+    let leftovers = handle.tree.has_leftovers();
+    let _ = tell(RunEventKind::Exited { cause, leftovers, stderr_tail }).await;
+    if leftovers {
+        loop {
+            tokio::time::sleep(LEFTOVER_PERIOD).await;
+            ctx.roots.reap_strays();
+            if !handle.tree.has_leftovers() {
+                break;
+            }
+        }
+        let _ = tell(RunEventKind::TreeEmpty).await;
+    }
+    handle.tree.remove_cgroup();
+    ctx.runs.remove(id, generation);
+}
+
+/// The runs in progress, by instance: the one place where a run's descriptors are found.
+///
+/// A lock, not a message: the loop, the sampler and the protocol's threads look a handle up and let go at once.
+#[derive(Debug, Default)]
+pub struct Runs {
+    by_id: Mutex<HashMap<PmId, (Generation, Arc<RunHandle>)>>,
+}
+
+impl Runs {
+    fn insert(&self, id: PmId, generation: Generation, handle: Arc<RunHandle>) {
+        self.lock().insert(id, (generation, handle));
+    }
+
+    fn remove(&self, id: PmId, generation: Generation) {
+        let mut runs = self.lock();
+        // A successor may have taken the place already.
+        if runs.get(&id).is_some_and(|(current, _)| *current == generation) {
+            runs.remove(&id);
+        }
+    }
+
+    /// The run, if it is the instance's latest and has not ended.
+    pub fn get(&self, id: PmId, generation: Generation) -> Option<Arc<RunHandle>> {
+        self.lock().get(&id).filter(|(current, _)| *current == generation).map(|(_, handle)| Arc::clone(handle))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<(PmId, Generation, Arc<RunHandle>)> {
+        self.lock().iter().map(|(id, (generation, handle))| (*id, *generation, Arc::clone(handle))).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PmId, (Generation, Arc<RunHandle>)>> {
+        // A map of handles is whole after any panic.
+        self.by_id.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Waits for the end while the channel is served.
+async fn follow(
+    ctx: &Running,
+    handle: &RunHandle,
+    id: PmId,
+    generation: Generation,
+    pidfd: AsyncFd<OwnedFd>,
+    channel: Option<Channel>,
+    mut outbox: mpsc::Receiver<Value>,
+) -> ExitCause {
+    let mut channel = channel;
+    loop {
+        tokio::select! {
+            ready = pidfd.readable() => {
+                let reaped = pidfd::try_wait(pidfd.get_ref());
+                match (ready, reaped) {
+                    (_, Ok(Some(cause))) => return cause,
+                    (Ok(mut guard), Ok(None)) => guard.clear_ready(),
+                    (Err(error), _) | (_, Err(error)) => {
+                        tracing::error!(pid = handle.pid, %error, "cannot wait for a child");
+                        return ExitCause::Code(255);
+                    }
+                }
+            }
+            messages = async { match &mut channel { Some(open) => open.receive().await, None => std::future::pending().await } } => {
+                match messages {
+                    Some(messages) => for message in messages {
+                        let _ = ctx.events.send(RunEvent { id, generation, kind: RunEventKind::Message(message) }).await;
+                    },
+                    None => channel = None,
+                }
+            }
+            Some(message) = outbox.recv() => {
+                // An app that does not read must not keep us from seeing it end.
+                let sent = async { match &mut channel { Some(open) => open.send(&message).await.is_ok(), None => true } };
+                if !matches!(tokio::time::timeout(Duration::from_secs(1), sent).await, Ok(true)) {
+                    channel = None;
+                }
+            }
+        }
+    }
+}
+
+struct Launched {
+    handle: Arc<RunHandle>,
+    pidfd: AsyncFd<OwnedFd>,
+    channel: Option<Channel>,
+    outbox: mpsc::Receiver<Value>,
+}
+
+/// Why a run could not be launched.
+#[derive(Debug, thiserror::Error)]
+enum LaunchError {
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("`{program}` is not found in the app's PATH; install it or name its absolute path")]
+    NotInPath { program: String },
+    #[error("cannot make a {what}: {source}; the limit of open files may be reached (ulimit -n)")]
+    Descriptor {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The blocking part: descriptors, cgroup, spawn, log plane.
+fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
+    let descriptor = |what| move |source| LaunchError::Descriptor { what, source };
+    let (stdin_read, stdin_write) = fds::input_pipe().map_err(descriptor("pipe"))?;
+    let (out_read, out_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
+    let (err_read, err_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
+    let (ours, theirs) = fds::channel_pair().map_err(descriptor("socket pair"))?;
+    let marker = format!("FORNAX_INSTANCE={}:{}:{}", ctx.daemon, plan.id, plan.generation);
+    let cgroup = ctx.cgroups.as_ref().and_then(|root| root.make(&format!("{}-{}", plan.id, plan.generation)).ok());
+    let spawn_plan = SpawnPlan {
+        program: spawn::c_path("the program's path", &find_program(&plan)?)?,
+        args: c_args(&plan)?,
+        env: c_env(&plan, &marker)?,
+        cwd: spawn::c_string("the working directory", plan.cwd.as_str())?,
+        stdio: [stdin_read, out_write, err_write],
+        channel: Some(theirs),
+        user: plan.user.clone(),
+        cgroup: cgroup.as_ref().and_then(|cgroup| cgroup.open().ok()),
+    };
+    let oom_kills = procfs::oom_kills();
+    ctx.roots.spawning();
+    let spawned = spawn::spawn(spawn_plan);
+    ctx.roots.registered(spawned.as_ref().ok().map(|spawned| spawned.pid));
+    let Spawned { pid, pidfd, in_cgroup } = match spawned {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            if let Some(cgroup) = &cgroup {
+                cgroup.remove();
+            }
+            return Err(error.into());
+        }
+    };
+    if let Some(path) = &plan.pid_path {
+        write_pid_file(path, pid);
+    }
+    let logs = RunLogs {
+        instance: plan.id,
+        generation: plan.generation,
+        name: plan.name.to_string(),
+        namespace: plan.namespace.to_string(),
+        out: out_read,
+        err: err_read,
+        config: plan.logs,
+    };
+    ctx.plane.attach(logs);
+    let tree = Tree::new(pid, marker, cgroup.filter(|_| in_cgroup), Arc::clone(&ctx.roots));
+    let (outbox, inbox) = mpsc::channel(CHANNEL_QUEUE);
+    let stdin = Mutex::new(Some(File::from(stdin_write)));
+    let handle = RunHandle { pid, tree, stdin, outbox, killed: AtomicBool::new(false), oom_kills };
+    Ok(Launched {
+        handle: Arc::new(handle),
+        pidfd: AsyncFd::new(pidfd).map_err(descriptor("poll registration"))?,
+        channel: Channel::new(ours).ok(),
+        outbox: inbox,
+    })
+}
+
+/// Finds the program as execvp would in the app's own PATH, so that a PATH in its `env` counts (pm2 7.0.4, spec 4.3).
+fn find_program(plan: &RunPlan) -> Result<PathBuf, LaunchError> {
+    if plan.program.contains('/') {
+        return Ok(PathBuf::from(&plan.program));
+    }
+    let path = plan.env.get("PATH").map_or("/usr/local/bin:/usr/bin:/bin", String::as_str);
+    let candidates = path.split(':').filter(|folder| !folder.is_empty()).map(|folder| Path::new(folder).join(&plan.program));
+    candidates
+        .into_iter()
+        .find(|candidate| nix::unistd::access(candidate, nix::unistd::AccessFlags::X_OK).is_ok() && candidate.is_file())
+        .ok_or_else(|| LaunchError::NotInPath { program: plan.program.clone() })
+}
+
+fn c_args(plan: &RunPlan) -> Result<Vec<std::ffi::CString>, SpawnError> {
+    let all = std::iter::once(&plan.program).chain(&plan.args);
+    all.map(|arg| spawn::c_string("an argument", arg.as_str())).collect()
+}
+
+fn c_env(plan: &RunPlan, marker: &str) -> Result<Vec<std::ffi::CString>, SpawnError> {
+    let entry = |(name, value): (&String, &String)| spawn::c_string("an environment variable", format!("{name}={value}"));
+    let channel = ["NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json", marker];
+    let ours = channel.into_iter().map(|entry| spawn::c_string("an environment variable", entry));
+    // A name with `=` in it would set another variable; the kernel has no way to write it.
+    let theirs = plan.env.iter().filter(|(name, _)| !name.is_empty() && !name.contains('=')).filter(|(name, _)| {
+        !matches!(name.as_str(), "NODE_CHANNEL_FD" | "NODE_CHANNEL_SERIALIZATION_MODE" | "FORNAX_INSTANCE")
+    });
+    theirs.map(entry).chain(ours).collect()
+}
+
+fn write_pid_file(path: &Path, pid: u32) {
+    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    if let Err(error) = folder.and_then(|()| std::fs::write(path, pid.to_string())) {
+        tracing::warn!(path = %path.display(), %error, "cannot write the pid file");
+    }
+}
+
+/// Only our own: a successor may have written its pid by now.
+fn remove_pid_file(path: &Path, pid: u32) {
+    if std::fs::read_to_string(path).is_ok_and(|text| text == pid.to_string()) {
+        // Gone is what is wanted.
+        let _ = std::fs::remove_file(path);
+    }
+}

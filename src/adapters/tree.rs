@@ -1,0 +1,237 @@
+//! Everything that a run has started, wherever it has hidden: `setsid`, double fork or not.
+//!
+//! Where cgroup v2 is writable, membership is exact. Elsewhere a process belongs to a run if it descends from its root,
+//! shares the root's session, or was orphaned to us (we are a subreaper) with the run's marker in its environment.
+
+use crate::core::signal::Signal;
+use crate::sys::cgroup::Cgroup;
+use crate::sys::{pidfd, procfs};
+use procfs::ProcStat;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The root processes of all runs, so that an orphan can be told from an app.
+///
+/// A lock, not a message: it is read and written by blocking threads for microseconds, never across an await.
+#[derive(Debug, Default)]
+pub struct Roots {
+    state: Mutex<RootsState>,
+}
+
+#[derive(Debug, Default)]
+struct RootsState {
+    pids: HashSet<u32>,
+    spawning: usize,
+    spawned: u64,
+}
+
+impl Roots {
+    /// A spawn begins: until it is `registered`, no unknown child is reaped.
+    pub fn spawning(&self) {
+        self.state().spawning += 1;
+    }
+
+    /// A spawn has ended, with a child or without.
+    pub fn registered(&self, pid: Option<u32>) {
+        let mut state = self.state();
+        state.spawning = state.spawning.saturating_sub(1);
+        state.spawned += 1;
+        state.pids.extend(pid);
+    }
+
+    /// A root has been reaped.
+    pub fn forget(&self, pid: u32) {
+        self.state().pids.remove(&pid);
+    }
+
+    /// Reaps orphans that were given to us and have ended. Never an app: its exit belongs to its runner.
+    pub fn reap_strays(&self) {
+        let before = self.state().spawned;
+        let Some(children) = procfs::own_children() else { return };
+        let state = self.state();
+        // A spawn in between: the list may hold an app that is not registered yet. The next signal tries again.
+        if state.spawning > 0 || state.spawned != before {
+            return;
+        }
+        for pid in children.into_iter().filter(|pid| !state.pids.contains(pid)) {
+            pidfd::reap(pid);
+        }
+    }
+
+    fn strays(&self) -> Option<Vec<u32>> {
+        let children = procfs::own_children()?;
+        let state = self.state();
+        Some(children.into_iter().filter(|pid| !state.pids.contains(pid)).collect())
+    }
+
+    fn state(&self) -> MutexGuard<'_, RootsState> {
+        // A set of pids is whole after any panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The processes of one run.
+#[derive(Debug)]
+pub struct Tree {
+    /// Its root's pid, which is also its session.
+    pub root: u32,
+    /// The root's start time; `None` if it had ended before it could be read.
+    root_start: Option<u64>,
+    marker: String,
+    cgroup: Option<Cgroup>,
+    roots: Arc<Roots>,
+}
+
+impl Tree {
+    /// Of a run that has just been spawned. `marker` is the `NAME=value` in its environment.
+    pub fn new(root: u32, marker: String, cgroup: Option<Cgroup>, roots: Arc<Roots>) -> Self {
+        Self { root, root_start: procfs::stat(root).map(|stat| stat.start_time), marker, cgroup, roots }
+    }
+
+    /// The live processes of the run, children before their parents.
+    pub fn members_in(&self, forest: &Forest) -> Vec<ProcStat> {
+        let exact: HashSet<u32> = self.cgroup.iter().flat_map(Cgroup::members).collect();
+        let is_seed = |process: &ProcStat| {
+            (process.pid == self.root && self.root_start.is_none_or(|start| start == process.start_time))
+                || process.session == self.root
+                || exact.contains(&process.pid)
+                || (self.cgroup.is_none() && forest.strays.contains(&process.pid) && procfs::environ_has(process.pid, &self.marker))
+        };
+        let mut found: Vec<ProcStat> = Vec::new();
+        let mut seen = HashSet::new();
+        let mut queue: Vec<&ProcStat> = forest.all.iter().filter(|process| is_seed(process)).collect();
+        while let Some(process) = queue.pop() {
+            if seen.insert(process.pid) {
+                found.push(*process);
+                queue.extend(forest.children.get(&process.pid).into_iter().flatten().map(|at| &forest.all[*at]));
+            }
+        }
+        found.retain(|process| !process.is_dead());
+        order_children_first(&mut found);
+        found
+    }
+
+    /// The live processes of the run now.
+    pub fn members(&self) -> Vec<ProcStat> {
+        self.members_in(&Forest::scan(&self.roots))
+    }
+
+    /// Whether anything of the run lives after its root has been reaped. Cheap: it looks at orphans only.
+    pub fn has_leftovers(&self) -> bool {
+        if let Some(cgroup) = &self.cgroup {
+            return !cgroup.members().is_empty();
+        }
+        match self.roots.strays() {
+            Some(strays) => strays.into_iter().filter_map(procfs::stat).any(|process| {
+                !process.is_dead() && (process.session == self.root || procfs::environ_has(process.pid, &self.marker))
+            }),
+            None => !self.members().is_empty(),
+        }
+    }
+
+    /// Sends a signal to every process of the run, children first. The pids signalled.
+    pub fn signal(&self, signal: Signal) -> Vec<u32> {
+        let members = self.members();
+        if signal == Signal::KILL
+            && let Some(cgroup) = &self.cgroup
+            && cgroup.kill().is_ok()
+        {
+            // Whoever has left the cgroup is still killed one by one below.
+            tracing::debug!(root = self.root, "cgroup killed");
+        }
+        let mut signalled = Vec::new();
+        for process in members {
+            let Ok(pidfd) = pidfd::open(process.pid) else { continue };
+            // The pid may have been given to another process since the scan.
+            if procfs::stat(process.pid).is_none_or(|now| now.start_time != process.start_time) {
+                continue;
+            }
+            if pidfd::signal(pidfd.as_fd(), signal).is_ok_and(|sent| sent) {
+                signalled.push(process.pid);
+            }
+        }
+        signalled
+    }
+
+    /// The run is over: its cgroup goes.
+    pub fn remove_cgroup(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
+        }
+    }
+}
+
+/// One look at every process of the machine, from which the trees of many runs are read.
+#[derive(Debug)]
+pub struct Forest {
+    all: Vec<ProcStat>,
+    children: HashMap<u32, Vec<usize>>,
+    strays: HashSet<u32>,
+}
+
+impl Forest {
+    /// Looks. About 10 µs a process.
+    pub fn scan(roots: &Roots) -> Self {
+        Self::of(procfs::all(), roots.strays().unwrap_or_default().into_iter().collect())
+    }
+
+    fn of(all: Vec<ProcStat>, strays: HashSet<u32>) -> Self {
+        let mut children: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (at, process) in all.iter().enumerate() {
+            children.entry(process.ppid).or_default().push(at);
+        }
+        Self { all, children, strays }
+    }
+}
+
+fn order_children_first(processes: &mut [ProcStat]) {
+    let parents: HashMap<u32, u32> = processes.iter().map(|process| (process.pid, process.ppid)).collect();
+    let depth = |pid: u32| {
+        let mut at = pid;
+        let mut depth = 0_usize;
+        // Bounded: pids read at different moments could form a circle.
+        while let Some(parent) = parents.get(&at).filter(|_| depth < parents.len()) {
+            at = *parent;
+            depth += 1;
+        }
+        depth
+    };
+    processes.sort_by_cached_key(|process| std::cmp::Reverse(depth(process.pid)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: u32, ppid: u32, session: u32) -> ProcStat {
+        ProcStat { pid, ppid, session, state: b'S', cpu_ticks: 0, children_ticks: 0, start_time: u64::from(pid), rss_pages: 1 }
+    }
+
+    fn tree(root: u32) -> Tree {
+        Tree { root, root_start: Some(u64::from(root)), marker: "M=1".into(), cgroup: None, roots: Arc::default() }
+    }
+
+    #[test]
+    fn descendants_are_found_through_a_new_session_and_listed_children_first() {
+        let all = [process(10, 1, 10), process(11, 10, 10), process(12, 11, 12), process(13, 12, 12), process(50, 1, 50)];
+        let pids: Vec<u32> = tree(10).members_in(&Forest::of(all.to_vec(), HashSet::new())).iter().map(|process| process.pid).collect();
+        assert_eq!(pids, [13, 12, 11, 10]);
+    }
+
+    #[test]
+    fn an_orphan_of_the_same_session_is_a_member_and_a_zombie_is_not() {
+        let mut zombie = process(12, 10, 10);
+        zombie.state = b'Z';
+        let all = [process(11, 1, 10), zombie];
+        let pids: Vec<u32> = tree(10).members_in(&Forest::of(all.to_vec(), HashSet::new())).iter().map(|process| process.pid).collect();
+        assert_eq!(pids, [11]);
+    }
+
+    #[test]
+    fn a_recycled_root_pid_is_no_member() {
+        let mut other = process(10, 1, 99);
+        other.start_time = 777;
+        assert!(tree(10).members_in(&Forest::of(vec![other], HashSet::new())).is_empty());
+    }
+}

@@ -1,0 +1,263 @@
+//! The typed view of an instance's configuration: what the daemon acts on.
+
+use super::fornax::FornaxBlock;
+use crate::core::instance::Policy;
+use crate::core::restart::RestartPolicy;
+use crate::core::signal::Signal;
+use crate::core::stop;
+use crate::core::units::Millis;
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// PM2's default of `listen_timeout` (`PM2_GRACEFUL_LISTEN_TIMEOUT`).
+const LISTEN_TIMEOUT: Millis = Millis(3_000);
+/// The date format that `time: true` stands for.
+pub const TIME_FORMAT: &str = "YYYY-MM-DDTHH:mm:ss";
+
+/// Defaults that the daemon's environment can change.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// `PM2_KILL_TIMEOUT`.
+    pub kill_timeout: Millis,
+    /// `PM2_KILL_SIGNAL`.
+    pub kill_signal: Signal,
+    /// `PM2_GRACEFUL_LISTEN_TIMEOUT`.
+    pub listen_timeout: Millis,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { kill_timeout: stop::KILL_TIMEOUT, kill_signal: Signal::INT, listen_timeout: LISTEN_TIMEOUT }
+    }
+}
+
+/// An app as the daemon runs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppSpec {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its namespace, `default` if none.
+    pub namespace: Arc<str>,
+    /// The script or program, absolute.
+    pub exec_path: String,
+    /// Its working directory, absolute.
+    pub cwd: String,
+    /// What executes the script; `None` when it is executed itself.
+    pub interpreter: Option<String>,
+    /// Arguments of the interpreter.
+    pub interpreter_args: Vec<String>,
+    /// Arguments of the script.
+    pub args: Vec<String>,
+    /// PM2's `cluster_mode`.
+    pub cluster: bool,
+    /// Restart, stop and readiness policy.
+    pub policy: Policy,
+    /// Where its output goes, and how.
+    pub logs: LogSettings,
+    /// Where its pid is written.
+    pub pid_path: Option<PathBuf>,
+    /// Started when it is registered.
+    pub autostart: bool,
+    /// A PM2 module.
+    pub module: bool,
+    /// PM2's `watch` is on.
+    pub watch: bool,
+    /// The user and group to run as, by name or number.
+    pub user: Option<String>,
+    /// The group, where it is not the user's own.
+    pub group: Option<String>,
+    /// Our own settings.
+    pub fornax: FornaxBlock,
+}
+
+/// Where output goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Standard output's file; `None` for none (`/dev/null`).
+    pub out: Option<PathBuf>,
+    /// Standard error's file.
+    pub err: Option<PathBuf>,
+    /// The file that gets both.
+    pub combined: Option<PathBuf>,
+    /// dayjs tokens of the time before each line.
+    pub date_format: Option<String>,
+    /// One JSON object a line.
+    pub json: bool,
+    /// Nothing is written and nothing is published.
+    pub disabled: bool,
+}
+
+/// Why a configuration can't be run.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SpecError {
+    /// A key that must be there is not.
+    #[error("`{key}` is missing from the app's configuration")]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// The `fornax` block is wrong.
+    #[error("`fornax` of app `{app}`: {problem}")]
+    Fornax {
+        /// Whose.
+        app: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl AppSpec {
+    /// Reads the object that `prepare` carries. Tolerant where PM2 is: a value of an odd type counts as absent.
+    pub fn from_map(map: &Map<String, Value>, defaults: Defaults) -> Result<Self, SpecError> {
+        let text = |key: &'static str| map.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let required = |key: &'static str| text(key).map(str::to_owned).ok_or(SpecError::Missing { key });
+        let path = |key| text(key).filter(|path| !matches!(*path, "/dev/null" | "NULL")).map(PathBuf::from);
+        let name = required("name")?;
+        let fornax = match map.get("fornax") {
+            None | Some(Value::Null) => FornaxBlock::default(),
+            Some(block) => serde_json::from_value(block.clone())
+                .map_err(|error| SpecError::Fornax { app: name.clone(), problem: error.to_string() })?,
+        };
+        let interpreter = text("exec_interpreter").filter(|name| *name != "none").map(str::to_owned);
+        let date_format = match (text("log_date_format"), truth(map, "time")) {
+            (Some(format), _) => Some(format.to_owned()),
+            (None, Some(true)) => Some(TIME_FORMAT.to_owned()),
+            (None, _) => None,
+        };
+        Ok(Self {
+            exec_path: required("pm_exec_path")?,
+            cwd: required("pm_cwd")?,
+            namespace: text("namespace").unwrap_or("default").into(),
+            interpreter,
+            interpreter_args: strings(map.get("node_args")),
+            args: strings(map.get("args")),
+            cluster: text("exec_mode").is_some_and(|mode| mode.starts_with("cluster")),
+            policy: policy(map, &fornax, defaults),
+            logs: LogSettings {
+                out: path("pm_out_log_path"),
+                err: path("pm_err_log_path"),
+                combined: path("pm_log_path"),
+                date_format,
+                json: text("log_type") == Some("json"),
+                disabled: truth(map, "disable_logs") == Some(true),
+            },
+            pid_path: text("pm_pid_path").map(PathBuf::from),
+            autostart: truth(map, "autostart") != Some(false),
+            module: truth(map, "pmx_module") == Some(true),
+            watch: !matches!(map.get("watch"), None | Some(Value::Null | Value::Bool(false))),
+            user: identity(map.get("uid")),
+            group: identity(map.get("gid")),
+            name: name.into(),
+            fornax,
+        })
+    }
+}
+
+fn policy(map: &Map<String, Value>, fornax: &FornaxBlock, defaults: Defaults) -> Policy {
+    let millis = |key: &str| number(map.get(key)).filter(|value| *value >= 0).map(|value| Millis(value as u64));
+    let stop_exit_codes = match map.get("stop_exit_codes") {
+        Some(Value::Array(codes)) => codes.iter().filter_map(|code| number(Some(code))).map(|code| code as i32).collect(),
+        other => number(other).map(|code| code as i32).into_iter().collect(),
+    };
+    let ladder = if fornax.stop.is_empty() {
+        stop::pm2_ladder(defaults.kill_signal, Some(millis("kill_timeout").unwrap_or(defaults.kill_timeout)))
+    } else {
+        fornax.stop.clone()
+    };
+    Policy {
+        restart: RestartPolicy {
+            autorestart: truth(map, "autorestart") != Some(false),
+            min_uptime: millis("min_uptime").unwrap_or(Millis(1_000)),
+            max_restarts: number(map.get("max_restarts")).and_then(|count| u32::try_from(count).ok()).unwrap_or(16),
+            restart_delay: millis("restart_delay"),
+            exp_backoff: millis("exp_backoff_restart_delay").filter(|delay| *delay > Millis(0)),
+            stop_exit_codes,
+            budget: fornax.restart_budget,
+            one_shot: fornax.kind.as_deref() == Some("one-shot"),
+        },
+        ladder,
+        wait_ready: truth(map, "wait_ready") == Some(true),
+        listen_timeout: millis("listen_timeout").unwrap_or(defaults.listen_timeout),
+    }
+}
+
+/// PM2 takes `false` and `"false"` alike.
+fn truth(map: &Map<String, Value>, key: &str) -> Option<bool> {
+    match map.get(key)? {
+        Value::Bool(truth) => Some(*truth),
+        Value::String(text) if text == "true" => Some(true),
+        Value::String(text) if text == "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// A whole number, or text that is one.
+fn number(value: Option<&Value>) -> Option<i64> {
+    match value? {
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|float| float as i64)),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+fn identity(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn strings(value: Option<&Value>) -> Vec<String> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match value {
+        Some(Value::Array(items)) => items.iter().map(text).collect(),
+        Some(Value::String(words)) => words.split_whitespace().map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(extra: Value) -> Result<AppSpec, SpecError> {
+        let mut map = json!({"name": "a", "pm_exec_path": "/srv/a.js", "pm_cwd": "/srv", "exec_interpreter": "node", "env": {}});
+        map.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        AppSpec::from_map(map.as_object().unwrap(), Defaults::default())
+    }
+
+    #[test]
+    fn pm2s_defaults_hold_where_nothing_is_said() {
+        let spec = spec(json!({})).unwrap();
+        assert_eq!(spec.policy.restart, RestartPolicy::default());
+        assert_eq!(spec.policy.ladder, stop::pm2_ladder(Signal::INT, None));
+        assert_eq!((&*spec.namespace, spec.autostart, spec.policy.listen_timeout), ("default", true, Millis(3_000)));
+    }
+
+    #[test]
+    fn text_and_numbers_count_alike() {
+        let spec = spec(json!({"autorestart": "false", "kill_timeout": "3000", "stop_exit_codes": ["0", 3], "max_restarts": "4"})).unwrap();
+        assert!(!spec.policy.restart.autorestart);
+        assert_eq!(spec.policy.ladder[0].wait, Millis(3_000));
+        assert_eq!((spec.policy.restart.stop_exit_codes, spec.policy.restart.max_restarts), (vec![0, 3], 4));
+    }
+
+    #[test]
+    fn a_wrong_fornax_block_is_an_error_that_names_the_app() {
+        let error = spec(json!({"fornax": {"prot": 1}})).unwrap_err().to_string();
+        assert!(error.contains("app `a`") && error.contains("prot"), "{error}");
+    }
+
+    #[test]
+    fn no_file_is_said_by_dev_null() {
+        let spec = spec(json!({"pm_out_log_path": "/dev/null", "pm_err_log_path": "NULL", "time": true})).unwrap();
+        assert_eq!((spec.logs.out, spec.logs.err), (None, None));
+        assert_eq!(spec.logs.date_format.as_deref(), Some(TIME_FORMAT));
+    }
+}

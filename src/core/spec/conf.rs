@@ -1,0 +1,124 @@
+//! An instance's configuration as it came over the wire, kept compact: JSON text, whose environment many instances share.
+//!
+//! PM2's clients want every key back (`jlist`), the environment twice. Text costs a tenth of a tree of values.
+
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Keys that tell how a run goes, not how it is configured: the daemon writes them itself, whatever a dump says.
+pub const RUNTIME_KEYS: [&str; 17] = [
+    "env",
+    "status",
+    "pm_uptime",
+    "axm_actions",
+    "axm_monitor",
+    "axm_options",
+    "axm_dynamic",
+    "created_at",
+    "pm_id",
+    "restart_time",
+    "unstable_restarts",
+    "version",
+    "node_version",
+    "exit_code",
+    "prev_restart_delay",
+    "fornax_state",
+    "_tree_pids",
+];
+
+/// The configuration of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conf {
+    /// Its keys but the environment, as the inside of a JSON object.
+    pub head: Arc<str>,
+    /// Its environment, as a JSON object.
+    pub env: Arc<str>,
+    /// The environment again as the inside of a JSON object, without what `head` or the daemon says itself.
+    pub flat: Arc<str>,
+}
+
+impl Conf {
+    /// From the object that `prepare` carries.
+    pub fn new(map: &Map<String, Value>) -> Self {
+        let empty = Map::new();
+        let env = map.get("env").and_then(Value::as_object).unwrap_or(&empty);
+        let configured = |key: &str| map.contains_key(key) || RUNTIME_KEYS.contains(&key);
+        Self {
+            head: inside(map.iter().filter(|(key, _)| !RUNTIME_KEYS.contains(&key.as_str()))).into(),
+            env: format!("{{{}}}", inside(env.iter())).into(),
+            flat: inside(env.iter().filter(|(key, _)| !configured(key))).into(),
+        }
+    }
+
+    /// Back to the object.
+    pub fn to_map(&self) -> Map<String, Value> {
+        let object = format!("{{{}}}", self.head);
+        let mut map: Map<String, Value> = serde_json::from_str(&object).expect("head was written by Conf::new");
+        map.insert("env".to_owned(), Value::Object(self.env_map()));
+        map
+    }
+
+    /// The environment as an object.
+    pub fn env_map(&self) -> Map<String, Value> {
+        serde_json::from_str(&self.env).expect("env was written by Conf::new")
+    }
+
+    /// What the process sees: each scalar of the configuration and of the environment, as text (pm2 7.0.4, spec 1.4).
+    /// The environment wins over a configuration key of the same name.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let map = self.to_map();
+        let env = self.env_map();
+        let scalars = map.iter().filter(|(key, _)| *key != "env").chain(env.iter());
+        scalars.filter_map(|(key, value)| Some((key.clone(), scalar(value)?))).collect()
+    }
+}
+
+/// A JSON scalar as an environment variable's text.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => Some(text.clone()),
+    }
+}
+
+fn inside<'a>(entries: impl Iterator<Item = (&'a String, &'a Value)>) -> String {
+    let mut out = String::new();
+    for (key, value) in entries {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.push_str(&Value::String(key.clone()).to_string());
+        out.push(':');
+        out.push_str(&value.to_string());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn conf(value: Value) -> Conf {
+        Conf::new(value.as_object().unwrap())
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_less_the_runtime_keys() {
+        let value = json!({"name": "a\"b", "args": ["x"], "env": {"A": "1", "name": "shadowed"}, "pm_id": 7, "status": "online"});
+        let conf = conf(value);
+        assert_eq!(Value::Object(conf.to_map()), json!({"name": "a\"b", "args": ["x"], "env": {"A": "1", "name": "shadowed"}}));
+        assert_eq!(&*conf.flat, r#""A":"1""#);
+    }
+
+    #[test]
+    fn the_process_sees_scalars_only_and_its_own_environment_wins() {
+        let conf = conf(json!({"name": "a", "watch": false, "args": ["x"], "port": 80, "env": {"name": "mine", "N": 1, "O": {}, "Z": null}}));
+        let seen = conf.environment();
+        let want = [("N", "1"), ("name", "mine"), ("port", "80"), ("watch", "false")];
+        assert_eq!(seen.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), want);
+    }
+}

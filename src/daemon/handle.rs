@@ -1,0 +1,132 @@
+//! What everybody but the loop holds of the daemon. Cheap to clone.
+
+use super::bus::Bus;
+use super::command::{Answer, Command, CommandError};
+use super::run::Request;
+use super::settings::Settings;
+use super::snapshot::{InstanceView, Snapshot, Usages};
+use crate::adapters::logs::LogPlane;
+use crate::adapters::runner::{RunHandle, Runs};
+use crate::adapters::sampler::Usage;
+use crate::core::ids::PmId;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How long a list waits for the first figures of a run that has just begun.
+const FIRST_SAMPLE: Duration = Duration::from_millis(40);
+
+/// Facts about this daemon that never change.
+#[derive(Debug)]
+pub struct DaemonInfo {
+    /// Its pid.
+    pub pid: u32,
+    /// When it started, in milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// PM2_HOME.
+    pub home: PathBuf,
+    /// Who runs it.
+    pub user: String,
+}
+
+/// Where port 9090 is, or why it is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpState {
+    /// Switched off.
+    Off,
+    /// Not tried yet.
+    Pending,
+    /// It listens here.
+    Listening(SocketAddr),
+    /// It could not bind.
+    Failed {
+        /// To where.
+        address: String,
+        /// Why, with the remedy.
+        reason: String,
+    },
+}
+
+/// A request to listen somewhere else.
+pub type HttpRequest = (String, oneshot::Sender<HttpState>);
+
+/// The daemon, from outside its loop.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// To the loop.
+    pub commands: mpsc::Sender<Request>,
+    /// The latest views.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// The latest figures.
+    pub usages: watch::Receiver<Arc<Usages>>,
+    /// Asks the sampler to look now.
+    pub sample: Arc<Notify>,
+    /// Events.
+    pub bus: Bus,
+    /// Logs.
+    pub plane: LogPlane,
+    /// Runs in progress, for messages and standard input.
+    pub runs: Arc<Runs>,
+    /// Settings of the daemon.
+    pub settings: watch::Sender<Settings>,
+    /// Where HTTP is.
+    pub http: watch::Receiver<HttpState>,
+    /// To whoever serves HTTP.
+    pub http_requests: mpsc::Sender<HttpRequest>,
+    /// Facts.
+    pub info: Arc<DaemonInfo>,
+    /// Cancelled when the daemon is to end.
+    pub shutdown: CancellationToken,
+}
+
+impl Handle {
+    /// Asks the loop and waits for its answer.
+    pub async fn call(&self, command: Command) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send((command, reply)).await.map_err(|_| CommandError::Gone)?;
+        answer.await.map_err(|_| CommandError::Gone)?
+    }
+
+    /// The latest views. Never waits.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+
+    /// The figures of an instance's latest run; zeros when it does not run or has not been measured yet.
+    pub fn usage(&self, view: &InstanceView) -> Usage {
+        let usages = self.usages.borrow();
+        let of_this_run = usages.get(&view.id).filter(|(generation, _)| view.pid.is_some() && *generation == view.generation);
+        of_this_run.map_or_else(Usage::default, |(_, usage)| *usage)
+    }
+
+    /// Asks for fresh figures, and waits a moment if a run has none at all.
+    pub async fn refresh_usages(&self) {
+        self.sample.notify_one();
+        let unmeasured = self.snapshot().instances.iter().any(|view| {
+            let usages = self.usages.borrow();
+            view.pid.is_some() && usages.get(&view.id).is_none_or(|(generation, _)| *generation != view.generation)
+        });
+        if unmeasured {
+            let mut usages = self.usages.clone();
+            usages.mark_unchanged();
+            // Late figures are zeros, as PM2's are at first.
+            let _ = tokio::time::timeout(FIRST_SAMPLE, usages.changed()).await;
+        }
+    }
+
+    /// The run of an instance, if it runs.
+    pub fn run(&self, id: PmId) -> Option<Arc<RunHandle>> {
+        let snapshot = self.snapshot();
+        self.runs.get(id, snapshot.get(id)?.generation)
+    }
+
+    /// Moves HTTP to another address (`off` for none), and tells where it is then.
+    pub async fn listen(&self, address: String) -> Result<HttpState, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.http_requests.send((address, reply)).await.map_err(|_| CommandError::Gone)?;
+        answer.await.map_err(|_| CommandError::Gone)
+    }
+}

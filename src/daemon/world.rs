@@ -1,0 +1,204 @@
+//! What the loop can do to the world, as a trait: the real one here, a recording one in tests.
+
+use crate::adapters::event::{RunEvent, RunEventKind};
+use crate::adapters::probes::{self, ProbePlan};
+use crate::adapters::runner::{self, RunPlan, Running};
+use crate::core::ids::{Generation, PmId};
+use crate::core::signal::Signal;
+use crate::core::spec::fornax::{FornaxBlock, GpuRef, InstallCheck};
+use crate::gpu::lease::{Lease, LeaseOwner};
+use crate::sys::procfs;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+
+/// Everything that the loop causes. No method blocks or fails: outcomes come back as events.
+pub trait World {
+    /// Start a run. Answered by `Spawned` or `SpawnFailed`, and later by `Exited`.
+    fn spawn(&mut self, plan: RunPlan, needs: Needs);
+    /// Signal a run's whole tree.
+    fn signal(&mut self, id: PmId, generation: Generation, signal: Signal);
+    /// Signal a run's root process only.
+    fn signal_root(&mut self, id: PmId, generation: Generation, signal: Signal);
+    /// Begin to probe a run.
+    fn probe(&mut self, plan: ProbePlan);
+    /// Stop probing an instance.
+    fn stop_probe(&mut self, id: PmId);
+    /// The instance needs its GPU no longer.
+    fn release(&mut self, id: PmId);
+}
+
+/// What must hold before a run is spawned.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// These exist.
+    pub install: Vec<InstallCheck>,
+    /// Relative to this folder.
+    pub cwd: String,
+    /// Nobody listens here.
+    pub port: Option<u16>,
+    /// This is leased to us.
+    pub gpu: Option<GpuRef>,
+}
+
+impl Needs {
+    /// Of an app with this block.
+    pub fn of(fornax: &FornaxBlock, cwd: &str) -> Self {
+        Self { install: fornax.install.clone(), cwd: cwd.to_owned(), port: fornax.port, gpu: fornax.gpu.clone() }
+    }
+}
+
+/// The real world.
+#[derive(Debug)]
+pub struct RealWorld {
+    /// What every run needs.
+    pub running: Running,
+    /// Whose tasks these are; all end with the daemon.
+    pub tasks: TaskTracker,
+    /// Where GPU leases are kept.
+    pub lease_folder: PathBuf,
+    /// Who we are, for whoever is refused a GPU.
+    pub home: PathBuf,
+    probes: HashMap<PmId, AbortHandle>,
+    leases: Leases,
+}
+
+/// Leases by instance. A lock, not a message: taken by blocking preflights and released by the loop, for a map access each.
+type Leases = Arc<Mutex<HashMap<PmId, Lease>>>;
+
+impl RealWorld {
+    /// A world without probes or leases yet.
+    pub fn new(running: Running, tasks: TaskTracker, lease_folder: PathBuf, home: PathBuf) -> Self {
+        Self { running, tasks, lease_folder, home, probes: HashMap::new(), leases: Leases::default() }
+    }
+}
+
+impl World for RealWorld {
+    fn spawn(&mut self, plan: RunPlan, needs: Needs) {
+        let running = self.running.clone();
+        let check = Preflight {
+            needs,
+            id: plan.id,
+            app: plan.name.to_string(),
+            leases: Arc::clone(&self.leases),
+            lease_folder: self.lease_folder.clone(),
+            home: self.home.clone(),
+        };
+        self.tasks.spawn(async move {
+            if check.is_needed() {
+                let refused = tokio::task::spawn_blocking(move || check.refusal()).await;
+                if let Ok(Some((reason, not_installed))) = refused {
+                    let kind = RunEventKind::SpawnFailed { reason, not_installed };
+                    let event = RunEvent { id: plan.id, generation: plan.generation, kind };
+                    // An error means that the loop has gone.
+                    let _ = running.events.send(event).await;
+                    return;
+                }
+            }
+            runner::run(plan, running).await;
+        });
+    }
+
+    fn signal(&mut self, id: PmId, generation: Generation, signal: Signal) {
+        let Some(run) = self.running.runs.get(id, generation) else { return };
+        self.tasks.spawn_blocking(move || {
+            let pids = run.signal(signal);
+            tracing::info!(pid = run.pid, %signal, processes = pids.len(), "signalled a tree");
+        });
+    }
+
+    fn signal_root(&mut self, id: PmId, generation: Generation, signal: Signal) {
+        if let Some(run) = self.running.runs.get(id, generation)
+            && let Err(error) = run.signal_root(signal)
+        {
+            tracing::warn!(pid = run.pid, %signal, %error, "cannot send a signal");
+        }
+    }
+
+    fn probe(&mut self, plan: ProbePlan) {
+        let id = plan.id;
+        let events = self.running.events.clone();
+        let task = self.tasks.spawn(probes::watch(plan, events));
+        if let Some(old) = self.probes.insert(id, task.abort_handle()) {
+            old.abort();
+        }
+    }
+
+    fn stop_probe(&mut self, id: PmId) {
+        if let Some(task) = self.probes.remove(&id) {
+            task.abort();
+        }
+    }
+
+    fn release(&mut self, id: PmId) {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+}
+
+/// The checks before a spawn. Blocking.
+struct Preflight {
+    needs: Needs,
+    id: PmId,
+    app: String,
+    leases: Leases,
+    lease_folder: PathBuf,
+    home: PathBuf,
+}
+
+impl Preflight {
+    fn is_needed(&self) -> bool {
+        !self.needs.install.is_empty() || self.needs.port.is_some() || self.needs.gpu.is_some()
+    }
+
+    /// Why the run can't be: the reason, and whether something is to be installed.
+    fn refusal(&self) -> Option<(String, bool)> {
+        if let Some(missing) = missing(&self.needs.install, &self.needs.cwd) {
+            return Some((missing, true));
+        }
+        self.needs.port.and_then(busy).or_else(|| self.lease_gpu()).map(|reason| (reason, false))
+    }
+
+    fn lease_gpu(&self) -> Option<String> {
+        let uuid = self.needs.gpu.as_ref()?.uuid.as_ref()?;
+        if self.leases.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&self.id) {
+            return None;
+        }
+        let owner = LeaseOwner { holder: self.home.display().to_string(), app: self.app.clone() };
+        match Lease::acquire(&self.lease_folder, uuid, &owner) {
+            Ok(lease) => {
+                self.leases.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id, lease);
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// What is missing of an installation, in words.
+pub fn missing(checks: &[InstallCheck], cwd: &str) -> Option<String> {
+    let absent = checks.iter().find(|check| !Path::new(cwd).join(&check.path).exists())?;
+    let path = Path::new(cwd).join(&absent.path);
+    Some(match &absent.hint {
+        Some(hint) => format!("{} does not exist; {hint}", path.display()),
+        None => format!("{} does not exist", path.display()),
+    })
+}
+
+/// Who has the port, in words; `None` if it is free.
+fn busy(port: u16) -> Option<String> {
+    let taken = |address: &str| {
+        let outcome = std::net::TcpListener::bind((address, port));
+        outcome.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    };
+    if !taken("127.0.0.1") {
+        return None;
+    }
+    let holders: Vec<String> = procfs::listeners(port)
+        .into_iter()
+        .map(|pid| format!("{} (pid {pid})", procfs::name(pid).unwrap_or_else(|| "process".to_owned())))
+        .collect();
+    let who = if holders.is_empty() { "another process".to_owned() } else { holders.join(", ") };
+    Some(format!("port {port} is already taken by {who}; stop it, or choose another port"))
+}
