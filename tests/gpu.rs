@@ -1,5 +1,8 @@
 //! GPUs against the real system: leases between real processes, and NVML against a stand-in library.
 
+// Helpers of tests may unwrap as tests do; clippy.toml reaches only the test functions themselves.
+#![allow(clippy::unwrap_used)]
+
 use fornax::core::units::Bytes;
 use fornax::gpu::inventory::{detect, simulated};
 use fornax::gpu::lease::{self, Lease, LeaseError, Owner};
