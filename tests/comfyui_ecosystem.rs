@@ -518,6 +518,8 @@ fn the_real_comfyui_takes_the_generated_command_line() {
             "{name} is not in {folders}"
         );
     }
+    let database = workspace.instance("cpu0").database;
+    assert!(database.exists(), "the database is the instance's own");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.0.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     assert!(child.0.wait().unwrap().success(), "SIGINT ends it cleanly");

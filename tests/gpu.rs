@@ -165,6 +165,13 @@ fn the_folder_is_made_for_every_user_and_the_variable_names_it() {
     assert_eq!(lease::directory(&env).unwrap(), wanted);
     let mode = wanted.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o1777);
+    let link = parent.path().join("link");
+    std::os::unix::fs::symlink(&wanted, &link).unwrap();
+    let error = Lease::acquire(&link, UUID, &owner("a")).unwrap_err();
+    assert!(
+        matches!(error, LeaseError::Dir { .. }),
+        "a link could point anywhere: {error}"
+    );
     let nowhere = |_: &str| Some("/proc/no/such/folder".into());
     let error = lease::directory(&nowhere).unwrap_err().to_string();
     assert!(

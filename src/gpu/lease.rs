@@ -205,13 +205,14 @@ fn usable(dir: PathBuf) -> Result<PathBuf, LeaseError> {
     }
 }
 
-/// Makes the folder for all users, unless it is there. Folders above it are not made: they would be everybody's too.
+/// Makes the folder for all users, unless it is there. Folders above it are not made: they would be everybody's too. A link
+/// in its place is refused: anybody may have put it there, to have files made where it points.
 fn make_shared_dir(dir: &Path) -> io::Result<()> {
     match std::fs::DirBuilder::new().mode(0o1777).create(dir) {
         // The umask took bits away that other users need.
         Ok(()) => std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o1777)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            match std::fs::metadata(dir)?.is_dir() {
+            match std::fs::symlink_metadata(dir)?.is_dir() {
                 true => Ok(()),
                 false => Err(io::Error::from(io::ErrorKind::NotADirectory)),
             }
