@@ -1,1 +1,6 @@
 //! ComfyUI: the workspace, the ecosystem of one instance per GPU, and the simulator.
+
+pub mod ecosystem;
+mod files;
+pub mod tree;
+pub mod workspace;

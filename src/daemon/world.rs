@@ -6,7 +6,7 @@ use crate::adapters::runner::{self, RunPlan, Running};
 use crate::core::ids::{Generation, PmId};
 use crate::core::signal::Signal;
 use crate::core::spec::fornax::{FornaxBlock, GpuRef, InstallCheck};
-use crate::gpu::lease::{Lease, LeaseOwner};
+use crate::gpu::lease::{Lease, Owner};
 use crate::sys::procfs;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -165,7 +165,7 @@ impl Preflight {
         if self.leases.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&self.id) {
             return None;
         }
-        let owner = LeaseOwner { holder: self.home.display().to_string(), app: self.app.clone() };
+        let owner = Owner::this_process(&self.home.display().to_string(), &self.app);
         match Lease::acquire(&self.lease_folder, uuid, &owner) {
             Ok(lease) => {
                 self.leases.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id, lease);

@@ -1,1 +1,8 @@
 //! GPUs: what is there (NVML or simulated), and who owns which.
+
+pub mod inventory;
+pub mod lease;
+pub mod nvml;
+pub mod render;
+pub mod select;
+pub mod simulated;

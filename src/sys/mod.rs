@@ -6,3 +6,4 @@ pub mod fds;
 pub mod pidfd;
 pub mod procfs;
 pub mod spawn;
+pub mod lockfile;
