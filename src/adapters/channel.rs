@@ -22,7 +22,11 @@ impl Channel {
     /// From our end of the socket pair, which must be non-blocking.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let stream = UnixStream::from_std(std::os::unix::net::UnixStream::from(fd))?;
-        Ok(Self { stream, held: Vec::new(), skipping: false })
+        Ok(Self {
+            stream,
+            held: Vec::new(),
+            skipping: false,
+        })
     }
 
     /// The next messages; empty when what came was none of use. `None` at the end. Cancel-safe.
@@ -40,14 +44,22 @@ impl Channel {
         while let Some(end) = memchr(b'\n', chunk) {
             let (line, rest) = (&chunk[..end], &chunk[end + 1..]);
             if !std::mem::take(&mut self.skipping) {
-                let message = if self.held.is_empty() { parse(line) } else { self.held.extend_from_slice(line); parse(&self.held) };
+                let message = if self.held.is_empty() {
+                    parse(line)
+                } else {
+                    self.held.extend_from_slice(line);
+                    parse(&self.held)
+                };
                 messages.extend(message);
             }
             self.held = Vec::new();
             chunk = rest;
         }
         if self.held.len() + chunk.len() > MESSAGE_LIMIT {
-            tracing::warn!(bytes = self.held.len() + chunk.len(), "message on an app's channel is too long; dropped");
+            tracing::warn!(
+                bytes = self.held.len() + chunk.len(),
+                "message on an app's channel is too long; dropped"
+            );
             self.skipping = true;
             self.held = Vec::new();
         } else if !self.skipping {
@@ -67,7 +79,10 @@ impl Channel {
 /// What is no JSON, or is Node's own business (`cmd: NODE_…`), is nobody else's.
 fn parse(line: &[u8]) -> Option<Value> {
     let value: Value = serde_json::from_slice(line).ok()?;
-    let internal = value.get("cmd").and_then(Value::as_str).is_some_and(|cmd| cmd.starts_with("NODE_"));
+    let internal = value
+        .get("cmd")
+        .and_then(Value::as_str)
+        .is_some_and(|cmd| cmd.starts_with("NODE_"));
     (!internal).then_some(value)
 }
 
@@ -86,7 +101,10 @@ mod tests {
     async fn messages_are_cut_at_newlines_however_they_arrive() {
         let mut channel = channel();
         assert_eq!(channel.take(b"\"rea"), Vec::<Value>::new());
-        assert_eq!(channel.take(b"dy\"\n{\"a\":1}\nnot json\n{\"cmd\":\"NODE_X\"}\n[2"), [json!("ready"), json!({"a": 1})]);
+        assert_eq!(
+            channel.take(b"dy\"\n{\"a\":1}\nnot json\n{\"cmd\":\"NODE_X\"}\n[2"),
+            [json!("ready"), json!({"a": 1})]
+        );
         assert_eq!(channel.take(b"]\n"), [json!([2])]);
     }
 

@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod event;
+pub mod logs;
 pub mod probes;
 pub mod runner;
 pub mod sampler;

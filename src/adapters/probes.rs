@@ -36,16 +36,27 @@ pub async fn watch(plan: ProbePlan, events: mpsc::Sender<RunEvent>) {
     let mut told: Option<(Verdict, String)> = None;
     loop {
         let answer = tokio::time::timeout(machine.timeout().duration(), ask(&plan)).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {}", machine.timeout())));
+        let answer =
+            answer.unwrap_or_else(|_| Err(format!("no answer within {}", machine.timeout())));
         let verdict = machine.answer(answer.is_ok());
         let detail = match answer {
             Ok(detail) | Err(detail) => detail,
         };
-        let news = told.as_ref().is_none_or(|(old, why)| *old != verdict || (verdict != Verdict::Healthy && *why != detail));
+        let news = told.as_ref().is_none_or(|(old, why)| {
+            *old != verdict || (verdict != Verdict::Healthy && *why != detail)
+        });
         if news {
             told = Some((verdict, detail.clone()));
             let kind = RunEventKind::Probe { verdict, detail };
-            if events.send(RunEvent { id: plan.id, generation: plan.generation, kind }).await.is_err() {
+            if events
+                .send(RunEvent {
+                    id: plan.id,
+                    generation: plan.generation,
+                    kind,
+                })
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -60,7 +71,9 @@ async fn ask(plan: &ProbePlan) -> Result<String, String> {
     }
     if let Some(tcp) = &plan.probe.tcp {
         let (host, port) = address(tcp.host.as_deref(), tcp.port.or(plan.port))?;
-        return connect(&host, port).await.map(|_| format!("{host}:{port} accepts connections"));
+        return connect(&host, port)
+            .await
+            .map(|_| format!("{host}:{port} accepts connections"));
     }
     match &plan.probe.exec {
         Some(exec) => ask_command(exec, plan).await,
@@ -69,19 +82,25 @@ async fn ask(plan: &ProbePlan) -> Result<String, String> {
 }
 
 fn address(host: Option<&str>, port: Option<u16>) -> Result<(String, u16), String> {
-    let port = port.ok_or_else(|| "the probe has no port; set `fornax.port` or the probe's own".to_owned())?;
+    let port = port
+        .ok_or_else(|| "the probe has no port; set `fornax.port` or the probe's own".to_owned())?;
     Ok((host.unwrap_or("127.0.0.1").to_owned(), port))
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
-    TcpStream::connect((host, port)).await.map_err(|error| format!("cannot connect to {host}:{port}: {error}"))
+    TcpStream::connect((host, port))
+        .await
+        .map_err(|error| format!("cannot connect to {host}:{port}: {error}"))
 }
 
 async fn ask_http(http: &HttpProbe, default_port: Option<u16>) -> Result<String, String> {
     let (host, port) = address(http.host.as_deref(), http.port.or(default_port))?;
     let stream = connect(&host, port).await?;
-    let broken = |error: hyper::Error| format!("GET {} on port {port} broke off: {error}", http.path);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let broken =
+        |error: hyper::Error| format!("GET {} on port {port} broke off: {error}", http.path);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
     let request = hyper::Request::get(&http.path)
         .header(hyper::header::HOST, format!("{host}:{port}"))
         .header(hyper::header::CONNECTION, "close")
@@ -96,7 +115,9 @@ async fn ask_http(http: &HttpProbe, default_port: Option<u16>) -> Result<String,
         },
     };
     let status = response.status().as_u16();
-    let passed = http.status.map_or((200..400).contains(&status), |want| want == status);
+    let passed = http
+        .status
+        .map_or((200..400).contains(&status), |want| want == status);
     let words = format!("GET {} on port {port} answered {status}", http.path);
     if passed { Ok(words) } else { Err(words) }
 }
@@ -121,10 +142,14 @@ async fn ask_command(exec: &ExecProbe, plan: &ProbePlan) -> Result<String, Strin
             .map_err(|error| format!("cannot run the probe `{program}`: {error}"))?;
         for _ in 0..600 {
             match child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(format!("`{program}` ended with code 0")),
+                Ok(Some(status)) if status.success() => {
+                    return Ok(format!("`{program}` ended with code 0"));
+                }
                 Ok(Some(status)) => return Err(format!("`{program}` ended with {status}")),
                 Ok(None) => std::thread::sleep(Duration::from_millis(50)),
-                Err(error) => return Err(format!("cannot wait for the probe `{program}`: {error}")),
+                Err(error) => {
+                    return Err(format!("cannot wait for the probe `{program}`: {error}"));
+                }
             }
         }
         // It has had 30 s.
@@ -132,5 +157,7 @@ async fn ask_command(exec: &ExecProbe, plan: &ProbePlan) -> Result<String, Strin
         let _ = child.wait();
         Err(format!("`{program}` did not end within 30 s"))
     });
-    waiting.await.unwrap_or_else(|error| Err(format!("the probe's thread failed: {error}")))
+    waiting
+        .await
+        .unwrap_or_else(|error| Err(format!("the probe's thread failed: {error}")))
 }

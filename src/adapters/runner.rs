@@ -110,7 +110,10 @@ impl RunHandle {
     /// Writes to the app's standard input. Never blocks: what it does not read is an error.
     pub fn write_stdin(&self, bytes: &[u8]) -> io::Result<()> {
         use std::io::Write;
-        let guard = self.stdin.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let guard = self
+            .stdin
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*guard {
             Some(file) => (&mut &*file).write_all(bytes),
             None => Err(io::ErrorKind::BrokenPipe.into()),
@@ -121,30 +124,66 @@ impl RunHandle {
 /// Runs the plan to its end.
 pub async fn run(plan: RunPlan, ctx: Running) {
     let (id, generation) = (plan.id, plan.generation);
-    let tell = |kind| ctx.events.send(RunEvent { id, generation, kind });
+    let tell = |kind| {
+        ctx.events.send(RunEvent {
+            id,
+            generation,
+            kind,
+        })
+    };
     let pid_path = plan.pid_path.clone();
-    let launch = { let ctx = ctx.clone(); tokio::task::spawn_blocking(move || launch(plan, &ctx)) };
+    let launch = {
+        let ctx = ctx.clone();
+        tokio::task::spawn_blocking(move || launch(plan, &ctx))
+    };
     let launched = match launch.await {
         Ok(Ok(launched)) => launched,
-        Ok(Err(error)) => return drop(tell(RunEventKind::SpawnFailed { reason: error.to_string(), not_installed: false }).await),
+        Ok(Err(error)) => {
+            return drop(
+                tell(RunEventKind::SpawnFailed {
+                    reason: error.to_string(),
+                    not_installed: false,
+                })
+                .await,
+            );
+        }
         // The pool is shutting down, and the daemon with it.
         Err(_) => return,
     };
-    let Launched { handle, pidfd, channel, outbox } = launched;
+    let Launched {
+        handle,
+        pidfd,
+        channel,
+        outbox,
+    } = launched;
     ctx.runs.insert(id, generation, Arc::clone(&handle));
     // An error means that the loop has gone: nobody is left to tell.
     let _ = tell(RunEventKind::Spawned { pid: handle.pid }).await;
     let mut cause = follow(&ctx, &handle, id, generation, pidfd, channel, outbox).await;
     ctx.roots.forget(handle.pid);
-    if cause == ExitCause::Signal(Signal::KILL) && !handle.killed.load(Ordering::Relaxed) && procfs::oom_kills() > handle.oom_kills {
+    if cause == ExitCause::Signal(Signal::KILL)
+        && !handle.killed.load(Ordering::Relaxed)
+        && procfs::oom_kills() > handle.oom_kills
+    {
         cause = ExitCause::OomKilled;
     }
     if let Some(path) = &pid_path {
         remove_pid_file(path, handle.pid);
     }
-    let stderr_tail = ctx.plane.finish(id, generation).await.stderr_tail;
+    // An error means that the plane is shutting down, and the daemon with it.
+    let stderr_tail = ctx
+        .plane
+        .finish(id, generation)
+        .await
+        .unwrap_or_default()
+        .stderr_tail;
     let leftovers = handle.tree.has_leftovers();
-    let _ = tell(RunEventKind::Exited { cause, leftovers, stderr_tail }).await;
+    let _ = tell(RunEventKind::Exited {
+        cause,
+        leftovers,
+        stderr_tail,
+    })
+    .await;
     if leftovers {
         loop {
             tokio::time::sleep(LEFTOVER_PERIOD).await;
@@ -175,24 +214,35 @@ impl Runs {
     fn remove(&self, id: PmId, generation: Generation) {
         let mut runs = self.lock();
         // A successor may have taken the place already.
-        if runs.get(&id).is_some_and(|(current, _)| *current == generation) {
+        if runs
+            .get(&id)
+            .is_some_and(|(current, _)| *current == generation)
+        {
             runs.remove(&id);
         }
     }
 
     /// The run, if it is the instance's latest and has not ended.
     pub fn get(&self, id: PmId, generation: Generation) -> Option<Arc<RunHandle>> {
-        self.lock().get(&id).filter(|(current, _)| *current == generation).map(|(_, handle)| Arc::clone(handle))
+        self.lock()
+            .get(&id)
+            .filter(|(current, _)| *current == generation)
+            .map(|(_, handle)| Arc::clone(handle))
     }
 
     /// All of them.
     pub fn all(&self) -> Vec<(PmId, Generation, Arc<RunHandle>)> {
-        self.lock().iter().map(|(id, (generation, handle))| (*id, *generation, Arc::clone(handle))).collect()
+        self.lock()
+            .iter()
+            .map(|(id, (generation, handle))| (*id, *generation, Arc::clone(handle)))
+            .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PmId, (Generation, Arc<RunHandle>)>> {
         // A map of handles is whole after any panic.
-        self.by_id.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.by_id
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -268,8 +318,14 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
     let (out_read, out_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
     let (err_read, err_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
     let (ours, theirs) = fds::channel_pair().map_err(descriptor("socket pair"))?;
-    let marker = format!("FORNAX_INSTANCE={}:{}:{}", ctx.daemon, plan.id, plan.generation);
-    let cgroup = ctx.cgroups.as_ref().and_then(|root| root.make(&format!("{}-{}", plan.id, plan.generation)).ok());
+    let marker = format!(
+        "FORNAX_INSTANCE={}:{}:{}",
+        ctx.daemon, plan.id, plan.generation
+    );
+    let cgroup = ctx
+        .cgroups
+        .as_ref()
+        .and_then(|root| root.make(&format!("{}-{}", plan.id, plan.generation)).ok());
     let spawn_plan = SpawnPlan {
         program: spawn::c_path("the program's path", &find_program(&plan)?)?,
         args: c_args(&plan)?,
@@ -283,8 +339,13 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
     let oom_kills = procfs::oom_kills();
     ctx.roots.spawning();
     let spawned = spawn::spawn(spawn_plan);
-    ctx.roots.registered(spawned.as_ref().ok().map(|spawned| spawned.pid));
-    let Spawned { pid, pidfd, in_cgroup } = match spawned {
+    ctx.roots
+        .registered(spawned.as_ref().ok().map(|spawned| spawned.pid));
+    let Spawned {
+        pid,
+        pidfd,
+        in_cgroup,
+    } = match spawned {
         Ok(spawned) => spawned,
         Err(error) => {
             if let Some(cgroup) = &cgroup {
@@ -305,14 +366,30 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
         err: err_read,
         config: plan.logs,
     };
-    ctx.plane.attach(logs);
-    let tree = Tree::new(pid, marker, cgroup.filter(|_| in_cgroup), Arc::clone(&ctx.roots));
+    if let Err(error) = ctx.plane.attach(logs) {
+        tracing::error!(pid, %error, "an app's output is lost");
+    }
+    let tree = Tree::new(
+        pid,
+        marker,
+        cgroup.filter(|_| in_cgroup),
+        Arc::clone(&ctx.roots),
+    );
     let (outbox, inbox) = mpsc::channel(CHANNEL_QUEUE);
     let stdin = Mutex::new(Some(File::from(stdin_write)));
-    let handle = RunHandle { pid, tree, stdin, outbox, killed: AtomicBool::new(false), oom_kills };
+    let handle = RunHandle {
+        pid,
+        tree,
+        stdin,
+        outbox,
+        killed: AtomicBool::new(false),
+        oom_kills,
+    };
+    #[expect(deprecated, reason = "the safe constructor; an OwnedFd is never swapped under the poller here")]
+    let pidfd = AsyncFd::new(pidfd).map_err(descriptor("poll registration"))?;
     Ok(Launched {
         handle: Arc::new(handle),
-        pidfd: AsyncFd::new(pidfd).map_err(descriptor("poll registration"))?,
+        pidfd,
         channel: Channel::new(ours).ok(),
         outbox: inbox,
     })
@@ -323,27 +400,54 @@ fn find_program(plan: &RunPlan) -> Result<PathBuf, LaunchError> {
     if plan.program.contains('/') {
         return Ok(PathBuf::from(&plan.program));
     }
-    let path = plan.env.get("PATH").map_or("/usr/local/bin:/usr/bin:/bin", String::as_str);
-    let candidates = path.split(':').filter(|folder| !folder.is_empty()).map(|folder| Path::new(folder).join(&plan.program));
+    let path = plan
+        .env
+        .get("PATH")
+        .map_or("/usr/local/bin:/usr/bin:/bin", String::as_str);
+    let candidates = path
+        .split(':')
+        .filter(|folder| !folder.is_empty())
+        .map(|folder| Path::new(folder).join(&plan.program));
     candidates
         .into_iter()
-        .find(|candidate| nix::unistd::access(candidate, nix::unistd::AccessFlags::X_OK).is_ok() && candidate.is_file())
-        .ok_or_else(|| LaunchError::NotInPath { program: plan.program.clone() })
+        .find(|candidate| {
+            nix::unistd::access(candidate, nix::unistd::AccessFlags::X_OK).is_ok()
+                && candidate.is_file()
+        })
+        .ok_or_else(|| LaunchError::NotInPath {
+            program: plan.program.clone(),
+        })
 }
 
 fn c_args(plan: &RunPlan) -> Result<Vec<std::ffi::CString>, SpawnError> {
     let all = std::iter::once(&plan.program).chain(&plan.args);
-    all.map(|arg| spawn::c_string("an argument", arg.as_str())).collect()
+    all.map(|arg| spawn::c_string("an argument", arg.as_str()))
+        .collect()
 }
 
 fn c_env(plan: &RunPlan, marker: &str) -> Result<Vec<std::ffi::CString>, SpawnError> {
-    let entry = |(name, value): (&String, &String)| spawn::c_string("an environment variable", format!("{name}={value}"));
-    let channel = ["NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json", marker];
-    let ours = channel.into_iter().map(|entry| spawn::c_string("an environment variable", entry));
+    let entry = |(name, value): (&String, &String)| {
+        spawn::c_string("an environment variable", format!("{name}={value}"))
+    };
+    let channel = [
+        "NODE_CHANNEL_FD=3",
+        "NODE_CHANNEL_SERIALIZATION_MODE=json",
+        marker,
+    ];
+    let ours = channel
+        .into_iter()
+        .map(|entry| spawn::c_string("an environment variable", entry));
     // A name with `=` in it would set another variable; the kernel has no way to write it.
-    let theirs = plan.env.iter().filter(|(name, _)| !name.is_empty() && !name.contains('=')).filter(|(name, _)| {
-        !matches!(name.as_str(), "NODE_CHANNEL_FD" | "NODE_CHANNEL_SERIALIZATION_MODE" | "FORNAX_INSTANCE")
-    });
+    let theirs = plan
+        .env
+        .iter()
+        .filter(|(name, _)| !name.is_empty() && !name.contains('='))
+        .filter(|(name, _)| {
+            !matches!(
+                name.as_str(),
+                "NODE_CHANNEL_FD" | "NODE_CHANNEL_SERIALIZATION_MODE" | "FORNAX_INSTANCE"
+            )
+        });
     theirs.map(entry).chain(ours).collect()
 }
 

@@ -28,7 +28,11 @@ pub struct Sampler {
 
 impl Sampler {
     /// Measures the runs. Blocking: about 10 µs a process of the machine.
-    pub fn sample(&mut self, roots: &Roots, runs: &[(PmId, Generation, Arc<RunHandle>)]) -> HashMap<PmId, (Generation, Usage)> {
+    pub fn sample(
+        &mut self,
+        roots: &Roots,
+        runs: &[(PmId, Generation, Arc<RunHandle>)],
+    ) -> HashMap<PmId, (Generation, Usage)> {
         if runs.is_empty() {
             return HashMap::new();
         }
@@ -43,11 +47,17 @@ impl Sampler {
             let mut spent = 0_u64;
             for process in &members {
                 // A process that is new since the last sample has spent all of its time since then.
-                let before = self.last.get(&process.pid).filter(|(start, _)| *start == process.start_time).map_or(0, |(_, ticks)| *ticks);
+                let before = self
+                    .last
+                    .get(&process.pid)
+                    .filter(|(start, _)| *start == process.start_time)
+                    .map_or(0, |(_, ticks)| *ticks);
                 spent += process.cpu_ticks.saturating_sub(before);
                 seen.insert(process.pid, (process.start_time, process.cpu_ticks));
             }
-            let cpu = seconds.filter(|seconds| *seconds > 0.0).map_or(0.0, |seconds| spent as f64 / ticks / seconds * 100.0);
+            let cpu = seconds
+                .filter(|seconds| *seconds > 0.0)
+                .map_or(0.0, |seconds| spent as f64 / ticks / seconds * 100.0);
             let usage = Usage {
                 memory: members.iter().map(|process| process.rss_pages * page).sum(),
                 cpu: (cpu * 10.0).round() / 10.0,

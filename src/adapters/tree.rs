@@ -48,7 +48,9 @@ impl Roots {
     /// Reaps orphans that were given to us and have ended. Never an app: its exit belongs to its runner.
     pub fn reap_strays(&self) {
         let before = self.state().spawned;
-        let Some(children) = procfs::own_children() else { return };
+        let Some(children) = procfs::own_children() else {
+            return;
+        };
         let state = self.state();
         // A spawn in between: the list may hold an app that is not registered yet. The next signal tries again.
         if state.spawning > 0 || state.spawned != before {
@@ -62,7 +64,12 @@ impl Roots {
     fn strays(&self) -> Option<Vec<u32>> {
         let children = procfs::own_children()?;
         let state = self.state();
-        Some(children.into_iter().filter(|pid| !state.pids.contains(pid)).collect())
+        Some(
+            children
+                .into_iter()
+                .filter(|pid| !state.pids.contains(pid))
+                .collect(),
+        )
     }
 
     fn state(&self) -> MutexGuard<'_, RootsState> {
@@ -86,25 +93,47 @@ pub struct Tree {
 impl Tree {
     /// Of a run that has just been spawned. `marker` is the `NAME=value` in its environment.
     pub fn new(root: u32, marker: String, cgroup: Option<Cgroup>, roots: Arc<Roots>) -> Self {
-        Self { root, root_start: procfs::stat(root).map(|stat| stat.start_time), marker, cgroup, roots }
+        Self {
+            root,
+            root_start: procfs::stat(root).map(|stat| stat.start_time),
+            marker,
+            cgroup,
+            roots,
+        }
     }
 
     /// The live processes of the run, children before their parents.
     pub fn members_in(&self, forest: &Forest) -> Vec<ProcStat> {
         let exact: HashSet<u32> = self.cgroup.iter().flat_map(Cgroup::members).collect();
         let is_seed = |process: &ProcStat| {
-            (process.pid == self.root && self.root_start.is_none_or(|start| start == process.start_time))
+            (process.pid == self.root
+                && self
+                    .root_start
+                    .is_none_or(|start| start == process.start_time))
                 || process.session == self.root
                 || exact.contains(&process.pid)
-                || (self.cgroup.is_none() && forest.strays.contains(&process.pid) && procfs::environ_has(process.pid, &self.marker))
+                || (self.cgroup.is_none()
+                    && forest.strays.contains(&process.pid)
+                    && procfs::environ_has(process.pid, &self.marker))
         };
         let mut found: Vec<ProcStat> = Vec::new();
         let mut seen = HashSet::new();
-        let mut queue: Vec<&ProcStat> = forest.all.iter().filter(|process| is_seed(process)).collect();
+        let mut queue: Vec<&ProcStat> = forest
+            .all
+            .iter()
+            .filter(|process| is_seed(process))
+            .collect();
         while let Some(process) = queue.pop() {
             if seen.insert(process.pid) {
                 found.push(*process);
-                queue.extend(forest.children.get(&process.pid).into_iter().flatten().map(|at| &forest.all[*at]));
+                queue.extend(
+                    forest
+                        .children
+                        .get(&process.pid)
+                        .into_iter()
+                        .flatten()
+                        .map(|at| &forest.all[*at]),
+                );
             }
         }
         found.retain(|process| !process.is_dead());
@@ -124,7 +153,9 @@ impl Tree {
         }
         match self.roots.strays() {
             Some(strays) => strays.into_iter().filter_map(procfs::stat).any(|process| {
-                !process.is_dead() && (process.session == self.root || procfs::environ_has(process.pid, &self.marker))
+                !process.is_dead()
+                    && (process.session == self.root
+                        || procfs::environ_has(process.pid, &self.marker))
             }),
             None => !self.members().is_empty(),
         }
@@ -142,7 +173,9 @@ impl Tree {
         }
         let mut signalled = Vec::new();
         for process in members {
-            let Ok(pidfd) = pidfd::open(process.pid) else { continue };
+            let Ok(pidfd) = pidfd::open(process.pid) else {
+                continue;
+            };
             // The pid may have been given to another process since the scan.
             if procfs::stat(process.pid).is_none_or(|now| now.start_time != process.start_time) {
                 continue;
@@ -173,7 +206,10 @@ pub struct Forest {
 impl Forest {
     /// Looks. About 10 µs a process.
     pub fn scan(roots: &Roots) -> Self {
-        Self::of(procfs::all(), roots.strays().unwrap_or_default().into_iter().collect())
+        Self::of(
+            procfs::all(),
+            roots.strays().unwrap_or_default().into_iter().collect(),
+        )
     }
 
     fn of(all: Vec<ProcStat>, strays: HashSet<u32>) -> Self {
@@ -181,12 +217,19 @@ impl Forest {
         for (at, process) in all.iter().enumerate() {
             children.entry(process.ppid).or_default().push(at);
         }
-        Self { all, children, strays }
+        Self {
+            all,
+            children,
+            strays,
+        }
     }
 }
 
 fn order_children_first(processes: &mut [ProcStat]) {
-    let parents: HashMap<u32, u32> = processes.iter().map(|process| (process.pid, process.ppid)).collect();
+    let parents: HashMap<u32, u32> = processes
+        .iter()
+        .map(|process| (process.pid, process.ppid))
+        .collect();
     let depth = |pid: u32| {
         let mut at = pid;
         let mut depth = 0_usize;
@@ -205,17 +248,42 @@ mod tests {
     use super::*;
 
     fn process(pid: u32, ppid: u32, session: u32) -> ProcStat {
-        ProcStat { pid, ppid, session, state: b'S', cpu_ticks: 0, children_ticks: 0, start_time: u64::from(pid), rss_pages: 1 }
+        ProcStat {
+            pid,
+            ppid,
+            session,
+            state: b'S',
+            cpu_ticks: 0,
+            children_ticks: 0,
+            start_time: u64::from(pid),
+            rss_pages: 1,
+        }
     }
 
     fn tree(root: u32) -> Tree {
-        Tree { root, root_start: Some(u64::from(root)), marker: "M=1".into(), cgroup: None, roots: Arc::default() }
+        Tree {
+            root,
+            root_start: Some(u64::from(root)),
+            marker: "M=1".into(),
+            cgroup: None,
+            roots: Arc::default(),
+        }
     }
 
     #[test]
     fn descendants_are_found_through_a_new_session_and_listed_children_first() {
-        let all = [process(10, 1, 10), process(11, 10, 10), process(12, 11, 12), process(13, 12, 12), process(50, 1, 50)];
-        let pids: Vec<u32> = tree(10).members_in(&Forest::of(all.to_vec(), HashSet::new())).iter().map(|process| process.pid).collect();
+        let all = [
+            process(10, 1, 10),
+            process(11, 10, 10),
+            process(12, 11, 12),
+            process(13, 12, 12),
+            process(50, 1, 50),
+        ];
+        let pids: Vec<u32> = tree(10)
+            .members_in(&Forest::of(all.to_vec(), HashSet::new()))
+            .iter()
+            .map(|process| process.pid)
+            .collect();
         assert_eq!(pids, [13, 12, 11, 10]);
     }
 
@@ -224,7 +292,11 @@ mod tests {
         let mut zombie = process(12, 10, 10);
         zombie.state = b'Z';
         let all = [process(11, 1, 10), zombie];
-        let pids: Vec<u32> = tree(10).members_in(&Forest::of(all.to_vec(), HashSet::new())).iter().map(|process| process.pid).collect();
+        let pids: Vec<u32> = tree(10)
+            .members_in(&Forest::of(all.to_vec(), HashSet::new()))
+            .iter()
+            .map(|process| process.pid)
+            .collect();
         assert_eq!(pids, [11]);
     }
 
@@ -232,6 +304,10 @@ mod tests {
     fn a_recycled_root_pid_is_no_member() {
         let mut other = process(10, 1, 99);
         other.start_time = 777;
-        assert!(tree(10).members_in(&Forest::of(vec![other], HashSet::new())).is_empty());
+        assert!(
+            tree(10)
+                .members_in(&Forest::of(vec![other], HashSet::new()))
+                .is_empty()
+        );
     }
 }

@@ -17,7 +17,9 @@ impl fmt::Display for PmId {
 
 /// One run of an instance. Every spawn gets a new one, unique in the daemon's life; every event that
 /// concerns a run carries it, and an event of a past generation is dropped and counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 

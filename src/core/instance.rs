@@ -216,8 +216,16 @@ pub struct Machine {
 impl Machine {
     /// An instance that has never run. `generation` is where its numbering goes on.
     pub fn new(reason: IdleReason, generation: Generation, now: Millis) -> Self {
-        let memory = RestartMemory { counting_since: Some(now), ..RestartMemory::default() };
-        Self { state: State::Idle(reason), wanted: false, generation, memory }
+        let memory = RestartMemory {
+            counting_since: Some(now),
+            ..RestartMemory::default()
+        };
+        Self {
+            state: State::Idle(reason),
+            wanted: false,
+            generation,
+            memory,
+        }
     }
 
     /// PM2's word for the state.
@@ -237,7 +245,12 @@ impl Machine {
         match &self.state {
             State::Starting(run) | State::Online(run) => Some(*run),
             State::Stopping(stopping) if stopping.exited.is_none() => stopping.run,
-            State::Stopping(_) | State::Idle(_) | State::Waiting | State::Spawning | State::Backoff { .. } | State::Failed(_) => None,
+            State::Stopping(_)
+            | State::Idle(_)
+            | State::Waiting
+            | State::Spawning
+            | State::Backoff { .. }
+            | State::Failed(_) => None,
         }
     }
 
@@ -245,7 +258,11 @@ impl Machine {
     pub fn start_settled(&self) -> bool {
         match &self.state {
             State::Spawning | State::Starting(_) | State::Stopping(_) => false,
-            State::Idle(_) | State::Waiting | State::Online(_) | State::Backoff { .. } | State::Failed(_) => true,
+            State::Idle(_)
+            | State::Waiting
+            | State::Online(_)
+            | State::Backoff { .. }
+            | State::Failed(_) => true,
         }
     }
 
@@ -276,10 +293,18 @@ impl Machine {
             {
                 return None;
             }
-            Event::Spawned { pid, .. } => self.spawned(policy, Run { pid, since: now }, now, &mut out),
-            Event::SpawnFailed { reason, not_installed, .. } => self.spawn_failed(reason, not_installed, &mut out),
+            Event::Spawned { pid, .. } => {
+                self.spawned(policy, Run { pid, since: now }, now, &mut out)
+            }
+            Event::SpawnFailed {
+                reason,
+                not_installed,
+                ..
+            } => self.spawn_failed(reason, not_installed, &mut out),
             Event::Ready { .. } => self.ready(&mut out),
-            Event::Exited { cause, leftovers, .. } => self.exited(policy, cause, leftovers, now, &mut out),
+            Event::Exited {
+                cause, leftovers, ..
+            } => self.exited(policy, cause, leftovers, now, &mut out),
             Event::TreeEmpty { .. } => self.tree_empty(policy, now, &mut out),
             Event::Timer { kind, .. } => self.timer(policy, kind, now, &mut out),
         }
@@ -294,7 +319,11 @@ impl Machine {
                 self.launch_or_wait(deps_met, out);
             }
             // A stop under way ends first; what is wanted then decides.
-            State::Stopping(_) | State::Waiting | State::Spawning | State::Starting(_) | State::Online(_) => {}
+            State::Stopping(_)
+            | State::Waiting
+            | State::Spawning
+            | State::Starting(_)
+            | State::Online(_) => {}
         }
     }
 
@@ -306,7 +335,11 @@ impl Machine {
                 self.begin_stop(policy, now, out);
                 self.wanted = true;
             }
-            State::Idle(_) | State::Failed(_) | State::Backoff { .. } | State::Waiting | State::Stopping(_) => self.start(deps_met, now, out),
+            State::Idle(_)
+            | State::Failed(_)
+            | State::Backoff { .. }
+            | State::Waiting
+            | State::Stopping(_) => self.start(deps_met, now, out),
         }
     }
 
@@ -325,25 +358,38 @@ impl Machine {
                 self.state = State::Idle(IdleReason::Asked);
                 out.push(Effect::Announce(Announcement::Stopped));
             }
-            State::Spawning | State::Starting(_) | State::Online(_) => self.begin_stop(policy, now, out),
+            State::Spawning | State::Starting(_) | State::Online(_) => {
+                self.begin_stop(policy, now, out)
+            }
         }
     }
 
     fn begin_stop(&mut self, policy: &Policy, now: Millis, out: &mut Vec<Effect>) {
         let run = self.run();
-        self.state = State::Stopping(Stopping { run, step: 0, exited: None, asked: true });
+        self.state = State::Stopping(Stopping {
+            run,
+            step: 0,
+            exited: None,
+            asked: true,
+        });
         if run.is_some() {
             self.take_rung(policy, 0, now, out);
         }
     }
 
     fn take_rung(&mut self, policy: &Policy, step: usize, now: Millis, out: &mut Vec<Effect>) {
-        let State::Stopping(stopping) = &mut self.state else { return };
+        let State::Stopping(stopping) = &mut self.state else {
+            return;
+        };
         stopping.step = step;
         match stop::rung(&policy.ladder, step) {
             Some(rung) => {
                 out.push(Effect::SignalTree(self.generation, rung.signal));
-                out.push(Effect::Arm(self.generation, Timer::Rung(step), Millis(now.0 + rung.wait.0)));
+                out.push(Effect::Arm(
+                    self.generation,
+                    Timer::Rung(step),
+                    Millis(now.0 + rung.wait.0),
+                ));
             }
             None => {
                 self.state = State::Failed(FailReason::CannotBeKilled);
@@ -371,7 +417,11 @@ impl Machine {
         match &mut self.state {
             State::Spawning if policy.wait_ready => {
                 self.state = State::Starting(run);
-                out.push(Effect::Arm(self.generation, Timer::Ready, Millis(now.0 + policy.listen_timeout.0)));
+                out.push(Effect::Arm(
+                    self.generation,
+                    Timer::Ready,
+                    Millis(now.0 + policy.listen_timeout.0),
+                ));
             }
             State::Spawning => {
                 self.state = State::Online(run);
@@ -382,18 +432,33 @@ impl Machine {
                 stopping.run = Some(run);
                 self.take_rung(policy, 0, now, out);
             }
-            State::Idle(_) | State::Waiting | State::Starting(_) | State::Online(_) | State::Backoff { .. } | State::Failed(_) => {}
+            State::Idle(_)
+            | State::Waiting
+            | State::Starting(_)
+            | State::Online(_)
+            | State::Backoff { .. }
+            | State::Failed(_) => {}
         }
     }
 
     fn spawn_failed(&mut self, reason: String, not_installed: bool, out: &mut Vec<Effect>) {
         match &self.state {
             State::Spawning => {
-                self.state = State::Failed(FailReason::CouldNotStart { reason: reason.clone(), not_installed });
-                out.push(Effect::Announce(Announcement::Exited(ExitCause::CouldNotStart { reason })));
+                self.state = State::Failed(FailReason::CouldNotStart {
+                    reason: reason.clone(),
+                    not_installed,
+                });
+                out.push(Effect::Announce(Announcement::Exited(
+                    ExitCause::CouldNotStart { reason },
+                )));
             }
             State::Stopping(_) => self.end_stop(out),
-            State::Idle(_) | State::Waiting | State::Starting(_) | State::Online(_) | State::Backoff { .. } | State::Failed(_) => {}
+            State::Idle(_)
+            | State::Waiting
+            | State::Starting(_)
+            | State::Online(_)
+            | State::Backoff { .. }
+            | State::Failed(_) => {}
         }
     }
 
@@ -404,7 +469,14 @@ impl Machine {
         }
     }
 
-    fn exited(&mut self, policy: &Policy, cause: ExitCause, leftovers: bool, now: Millis, out: &mut Vec<Effect>) {
+    fn exited(
+        &mut self,
+        policy: &Policy,
+        cause: ExitCause,
+        leftovers: bool,
+        now: Millis,
+        out: &mut Vec<Effect>,
+    ) {
         let run = match &mut self.state {
             State::Starting(run) | State::Online(run) => *run,
             State::Stopping(stopping) => {
@@ -415,12 +487,21 @@ impl Machine {
                 }
                 return;
             }
-            State::Idle(_) | State::Waiting | State::Spawning | State::Backoff { .. } | State::Failed(_) => return,
+            State::Idle(_)
+            | State::Waiting
+            | State::Spawning
+            | State::Backoff { .. }
+            | State::Failed(_) => return,
         };
         out.push(Effect::Announce(Announcement::Exited(cause.clone())));
         if leftovers {
             // Whoever is left of a crashed run would hold its port and its GPU against the next one.
-            self.state = State::Stopping(Stopping { run: Some(run), step: 0, exited: Some(cause), asked: false });
+            self.state = State::Stopping(Stopping {
+                run: Some(run),
+                step: 0,
+                exited: Some(cause),
+                asked: false,
+            });
             self.take_rung(policy, 0, now, out);
         } else {
             self.after_exit(policy, &cause, run, now, out);
@@ -429,19 +510,28 @@ impl Machine {
 
     fn tree_empty(&mut self, policy: &Policy, now: Millis, out: &mut Vec<Effect>) {
         match &self.state {
-            State::Stopping(stopping) if stopping.exited.is_some() => self.finish_stop(policy, now, out),
+            State::Stopping(stopping) if stopping.exited.is_some() => {
+                self.finish_stop(policy, now, out)
+            }
             State::Failed(FailReason::CannotBeKilled) => {
                 self.state = State::Idle(IdleReason::Asked);
                 out.push(Effect::Announce(Announcement::Stopped));
             }
-            State::Stopping(_) | State::Idle(_) | State::Waiting | State::Spawning | State::Starting(_) | State::Online(_) => {}
+            State::Stopping(_)
+            | State::Idle(_)
+            | State::Waiting
+            | State::Spawning
+            | State::Starting(_)
+            | State::Online(_) => {}
             State::Backoff { .. } | State::Failed(_) => {}
         }
     }
 
     /// The tree of a run being stopped is gone.
     fn finish_stop(&mut self, policy: &Policy, now: Millis, out: &mut Vec<Effect>) {
-        let State::Stopping(stopping) = &self.state else { return };
+        let State::Stopping(stopping) = &self.state else {
+            return;
+        };
         match (stopping.asked, stopping.exited.clone(), stopping.run) {
             (false, Some(cause), Some(run)) => self.after_exit(policy, &cause, run, now, out),
             _ => self.end_stop(out),
@@ -457,7 +547,14 @@ impl Machine {
         }
     }
 
-    fn after_exit(&mut self, policy: &Policy, cause: &ExitCause, run: Run, now: Millis, out: &mut Vec<Effect>) {
+    fn after_exit(
+        &mut self,
+        policy: &Policy,
+        cause: &ExitCause,
+        run: Run,
+        now: Millis,
+        out: &mut Vec<Effect>,
+    ) {
         if !self.wanted {
             return self.end_stop(out);
         }
@@ -491,7 +588,9 @@ impl Machine {
         match (kind, &self.state) {
             // As PM2: online anyway.
             (Timer::Ready, State::Starting(_)) => self.ready(out),
-            (Timer::Rung(step), State::Stopping(stopping)) if stopping.step == step => self.take_rung(policy, step + 1, now, out),
+            (Timer::Rung(step), State::Stopping(stopping)) if stopping.step == step => {
+                self.take_rung(policy, step + 1, now, out)
+            }
             (Timer::Backoff, State::Backoff { .. }) => {
                 self.memory.restarts += 1;
                 self.launch(out);

@@ -2,9 +2,11 @@
 //!
 //! Nothing in here does I/O or knows a clock; `tests/layers.rs` holds that.
 
+pub mod dateformat;
 pub mod exit;
 pub mod ids;
 pub mod instance;
+pub mod logline;
 pub mod probe;
 pub mod restart;
 pub mod select;

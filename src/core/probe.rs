@@ -56,19 +56,36 @@ impl ProbeMachine {
     /// How long to wait before the next question. While a pass is not confirmed as failing, or the reverse, the start-up
     /// pace is kept, so that a change is told soon.
     pub fn period(&self) -> Millis {
-        let usual = if self.passed_once { self.readiness.period } else { self.startup.period };
-        let pace = if self.verdict == Verdict::Healthy && self.failures == 0 { usual } else { usual.min(self.startup.period) };
+        let usual = if self.passed_once {
+            self.readiness.period
+        } else {
+            self.startup.period
+        };
+        let pace = if self.verdict == Verdict::Healthy && self.failures == 0 {
+            usual
+        } else {
+            usual.min(self.startup.period)
+        };
         pace.max(Millis(10))
     }
 
     /// How long an answer may take.
     pub fn timeout(&self) -> Millis {
-        if self.passed_once { self.readiness.timeout } else { self.startup.timeout }.max(Millis(10))
+        if self.passed_once {
+            self.readiness.timeout
+        } else {
+            self.startup.timeout
+        }
+        .max(Millis(10))
     }
 
     /// Takes an answer; the verdict after it.
     pub fn answer(&mut self, passed: bool) -> Verdict {
-        let active = if self.passed_once { self.readiness } else { self.startup };
+        let active = if self.passed_once {
+            self.readiness
+        } else {
+            self.startup
+        };
         if passed {
             self.failures = 0;
             self.successes = self.successes.saturating_add(1);
@@ -81,7 +98,10 @@ impl ProbeMachine {
         self.successes = 0;
         self.failures = self.failures.saturating_add(1);
         let limit_reached = self.failures >= active.failure_threshold.max(1);
-        let dead = self.passed_once && self.liveness.is_some_and(|liveness| self.failures >= liveness.failure_threshold.max(1));
+        let dead = self.passed_once
+            && self
+                .liveness
+                .is_some_and(|liveness| self.failures >= liveness.failure_threshold.max(1));
         if dead {
             self.verdict = Verdict::Dead;
         } else if limit_reached {
@@ -96,12 +116,18 @@ mod tests {
     use super::*;
 
     fn probe(startup: u32, readiness: u32, liveness: Option<u32>) -> ProbeMachine {
-        let thresholds = |failure_threshold| Thresholds { failure_threshold, ..Thresholds::default() };
+        let thresholds = |failure_threshold| Thresholds {
+            failure_threshold,
+            ..Thresholds::default()
+        };
         ProbeMachine::new(&Probe {
             http: None,
             tcp: None,
             exec: None,
-            startup: Thresholds { period: Millis(500), ..thresholds(startup) },
+            startup: Thresholds {
+                period: Millis(500),
+                ..thresholds(startup)
+            },
             readiness: thresholds(readiness),
             liveness: liveness.map(thresholds),
         })
@@ -110,7 +136,10 @@ mod tests {
     #[test]
     fn it_is_starting_until_it_passes_or_its_startup_limit_is_reached() {
         let mut machine = probe(3, 2, None);
-        assert_eq!([false, false].map(|answer| machine.answer(answer)), [Verdict::Starting; 2]);
+        assert_eq!(
+            [false, false].map(|answer| machine.answer(answer)),
+            [Verdict::Starting; 2]
+        );
         assert_eq!(machine.answer(false), Verdict::Unhealthy);
         assert_eq!(machine.answer(true), Verdict::Healthy);
     }
@@ -134,6 +163,9 @@ mod tests {
         assert!((0..100).all(|_| without.answer(false) != Verdict::Dead));
         let mut with = probe(1, 1, Some(3));
         with.answer(true);
-        assert_eq!([with.answer(false), with.answer(false), with.answer(false)], [Verdict::Unhealthy, Verdict::Unhealthy, Verdict::Dead]);
+        assert_eq!(
+            [with.answer(false), with.answer(false), with.answer(false)],
+            [Verdict::Unhealthy, Verdict::Unhealthy, Verdict::Dead]
+        );
     }
 }

@@ -105,18 +105,33 @@ pub enum GiveUpReason {
 
 /// Decides after an exit at `now` of a run that lasted `uptime`. The restart itself is counted
 /// when it is launched, as PM2 does.
-pub fn decide(policy: &RestartPolicy, memory: &mut RestartMemory, cause: &ExitCause, uptime: Millis, now: Millis) -> Decision {
+pub fn decide(
+    policy: &RestartPolicy,
+    memory: &mut RestartMemory,
+    cause: &ExitCause,
+    uptime: Millis,
+    now: Millis,
+) -> Decision {
     if uptime > BACKOFF_FORGET {
         memory.last_backoff = Millis(0);
     }
     if policy.one_shot || !policy.autorestart {
         return Decision::Done(DoneReason::NoAutorestart);
     }
-    if policy.stop_exit_codes.contains(&cause.pm2_code()) && !matches!(cause, ExitCause::CouldNotStart { .. }) {
+    if policy.stop_exit_codes.contains(&cause.pm2_code())
+        && !matches!(cause, ExitCause::CouldNotStart { .. })
+    {
         return Decision::Done(DoneReason::StopExitCode);
     }
-    let window = Millis(policy.min_uptime.0.saturating_mul(u64::from(policy.max_restarts)));
-    let counted = memory.counting_since.is_some_and(|since| now.0.saturating_sub(since.0) < window.0);
+    let window = Millis(
+        policy
+            .min_uptime
+            .0
+            .saturating_mul(u64::from(policy.max_restarts)),
+    );
+    let counted = memory
+        .counting_since
+        .is_some_and(|since| now.0.saturating_sub(since.0) < window.0);
     if counted && uptime < policy.min_uptime {
         memory.unstable += 1;
     }
@@ -126,7 +141,9 @@ pub fn decide(policy: &RestartPolicy, memory: &mut RestartMemory, cause: &ExitCa
         return Decision::GiveUp(GiveUpReason::TooManyUnstable(unstable));
     }
     if let Some(budget) = policy.budget {
-        memory.recent.retain(|at| now.0.saturating_sub(at.0) < budget.window.0);
+        memory
+            .recent
+            .retain(|at| now.0.saturating_sub(at.0) < budget.window.0);
         if memory.recent.len() >= budget.max as usize {
             memory.recent.clear();
             return Decision::GiveUp(GiveUpReason::BudgetSpent(budget));
@@ -160,14 +177,26 @@ mod tests {
     }
 
     fn fresh() -> RestartMemory {
-        RestartMemory { counting_since: Some(Millis(0)), ..RestartMemory::default() }
+        RestartMemory {
+            counting_since: Some(Millis(0)),
+            ..RestartMemory::default()
+        }
     }
 
     #[test]
     fn an_instant_crasher_is_launched_16_times_and_then_given_up() {
         let (policy, mut memory) = (RestartPolicy::default(), fresh());
         for launch in 1..16 {
-            assert_eq!(decide(&policy, &mut memory, &crash(), Millis(5), Millis(launch * 10)), Decision::Now);
+            assert_eq!(
+                decide(
+                    &policy,
+                    &mut memory,
+                    &crash(),
+                    Millis(5),
+                    Millis(launch * 10)
+                ),
+                Decision::Now
+            );
         }
         let last = decide(&policy, &mut memory, &crash(), Millis(5), Millis(200));
         assert_eq!(last, Decision::GiveUp(GiveUpReason::TooManyUnstable(16)));
@@ -176,15 +205,26 @@ mod tests {
 
     #[test]
     fn the_backoff_goes_as_pm2s() {
-        let policy = RestartPolicy { exp_backoff: Some(Millis(100)), max_restarts: 1000, ..RestartPolicy::default() };
+        let policy = RestartPolicy {
+            exp_backoff: Some(Millis(100)),
+            max_restarts: 1000,
+            ..RestartPolicy::default()
+        };
         let mut memory = fresh();
         let delays: Vec<u64> = (0..14)
-            .map(|turn| match decide(&policy, &mut memory, &crash(), Millis(5), Millis(turn)) {
-                Decision::After(delay) => delay.0,
-                other => panic!("{other:?}"),
-            })
+            .map(
+                |turn| match decide(&policy, &mut memory, &crash(), Millis(5), Millis(turn)) {
+                    Decision::After(delay) => delay.0,
+                    other => panic!("{other:?}"),
+                },
+            )
             .collect();
-        assert_eq!(delays, [100, 150, 225, 337, 505, 757, 1135, 1702, 2553, 3829, 5743, 8614, 12921, 15000]);
+        assert_eq!(
+            delays,
+            [
+                100, 150, 225, 337, 505, 757, 1135, 1702, 2553, 3829, 5743, 8614, 12921, 15000
+            ]
+        );
         let after_long_uptime = decide(&policy, &mut memory, &crash(), Millis(30_001), Millis(99));
         assert_eq!(after_long_uptime, Decision::After(Millis(100)));
     }
@@ -194,13 +234,25 @@ mod tests {
         let slow = Millis(3_000);
         let (plain, mut memory) = (RestartPolicy::default(), fresh());
         for turn in 1..500 {
-            assert_eq!(decide(&plain, &mut memory, &crash(), slow, Millis(turn * 3_000)), Decision::Now);
+            assert_eq!(
+                decide(&plain, &mut memory, &crash(), slow, Millis(turn * 3_000)),
+                Decision::Now
+            );
         }
-        let budget = RestartBudget { max: 3, window: Millis(60_000) };
-        let limited = RestartPolicy { budget: Some(budget), ..RestartPolicy::default() };
+        let budget = RestartBudget {
+            max: 3,
+            window: Millis(60_000),
+        };
+        let limited = RestartPolicy {
+            budget: Some(budget),
+            ..RestartPolicy::default()
+        };
         let mut memory = fresh();
         for turn in 1..=3 {
-            assert_eq!(decide(&limited, &mut memory, &crash(), slow, Millis(turn * 3_000)), Decision::Now);
+            assert_eq!(
+                decide(&limited, &mut memory, &crash(), slow, Millis(turn * 3_000)),
+                Decision::Now
+            );
         }
         let fourth = decide(&limited, &mut memory, &crash(), slow, Millis(12_000));
         assert_eq!(fourth, Decision::GiveUp(GiveUpReason::BudgetSpent(budget)));
@@ -208,23 +260,66 @@ mod tests {
 
     #[test]
     fn done_is_told_by_exit_code_or_by_wish() {
-        let stop_on_zero = RestartPolicy { stop_exit_codes: vec![0, 3], ..RestartPolicy::default() };
+        let stop_on_zero = RestartPolicy {
+            stop_exit_codes: vec![0, 3],
+            ..RestartPolicy::default()
+        };
         let done = Decision::Done(DoneReason::StopExitCode);
-        for (cause, want) in [(ExitCause::Code(0), &done), (ExitCause::Code(3), &done), (ExitCause::Code(1), &Decision::Now)] {
-            assert_eq!(&decide(&stop_on_zero, &mut fresh(), &cause, Millis(9_000), Millis(0)), want);
+        for (cause, want) in [
+            (ExitCause::Code(0), &done),
+            (ExitCause::Code(3), &done),
+            (ExitCause::Code(1), &Decision::Now),
+        ] {
+            assert_eq!(
+                &decide(
+                    &stop_on_zero,
+                    &mut fresh(),
+                    &cause,
+                    Millis(9_000),
+                    Millis(0)
+                ),
+                want
+            );
         }
         // PM2 counts a signal as code 0 (quirk 18).
         let killed = ExitCause::Signal(Signal::KILL);
-        assert_eq!(decide(&stop_on_zero, &mut fresh(), &killed, Millis(9_000), Millis(0)), done);
-        let never = RestartPolicy { autorestart: false, ..RestartPolicy::default() };
-        assert_eq!(decide(&never, &mut fresh(), &crash(), Millis(5), Millis(0)), Decision::Done(DoneReason::NoAutorestart));
+        assert_eq!(
+            decide(
+                &stop_on_zero,
+                &mut fresh(),
+                &killed,
+                Millis(9_000),
+                Millis(0)
+            ),
+            done
+        );
+        let never = RestartPolicy {
+            autorestart: false,
+            ..RestartPolicy::default()
+        };
+        assert_eq!(
+            decide(&never, &mut fresh(), &crash(), Millis(5), Millis(0)),
+            Decision::Done(DoneReason::NoAutorestart)
+        );
     }
 
     #[test]
     fn a_restart_delay_of_zero_is_none() {
-        let policy = RestartPolicy { restart_delay: Some(Millis(0)), ..RestartPolicy::default() };
-        assert_eq!(decide(&policy, &mut fresh(), &crash(), Millis(5), Millis(0)), Decision::Now);
-        let policy = RestartPolicy { restart_delay: Some(Millis(300)), ..RestartPolicy::default() };
-        assert_eq!(decide(&policy, &mut fresh(), &crash(), Millis(5), Millis(0)), Decision::After(Millis(300)));
+        let policy = RestartPolicy {
+            restart_delay: Some(Millis(0)),
+            ..RestartPolicy::default()
+        };
+        assert_eq!(
+            decide(&policy, &mut fresh(), &crash(), Millis(5), Millis(0)),
+            Decision::Now
+        );
+        let policy = RestartPolicy {
+            restart_delay: Some(Millis(300)),
+            ..RestartPolicy::default()
+        };
+        assert_eq!(
+            decide(&policy, &mut fresh(), &crash(), Millis(5), Millis(0)),
+            Decision::After(Millis(300))
+        );
     }
 }

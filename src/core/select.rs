@@ -44,11 +44,19 @@ impl Target {
         if text == "all" {
             return Ok(Target::All);
         }
-        match text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
+        match text
+            .strip_prefix('/')
+            .and_then(|rest| rest.strip_suffix('/'))
+        {
             // A path such as `/srv/` has a slash inside or is no pattern of use; one with none inside is a pattern.
-            Some(inner) if !inner.is_empty() => Regex::new(inner)
-                .map(Target::Pattern)
-                .map_err(|source| TargetError { pattern: inner.to_owned(), source }),
+            Some(inner) if !inner.is_empty() => {
+                Regex::new(inner)
+                    .map(Target::Pattern)
+                    .map_err(|source| TargetError {
+                        pattern: inner.to_owned(),
+                        source,
+                    })
+            }
             _ => Ok(Target::Word(text.to_owned())),
         }
     }
@@ -56,12 +64,19 @@ impl Target {
     /// The instances meant, in the order given. A word is tried as name (or script path), then namespace, then id.
     /// A number that no instance has is returned as it is by `id_meant`, so that PM2's "id unknown" can be said.
     pub fn select(&self, candidates: &[Candidate<'_>]) -> Vec<PmId> {
-        let matching = |test: &dyn Fn(&Candidate<'_>) -> bool| candidates.iter().filter(|c| test(c)).map(|c| c.id).collect::<Vec<_>>();
+        let matching = |test: &dyn Fn(&Candidate<'_>) -> bool| {
+            candidates
+                .iter()
+                .filter(|c| test(c))
+                .map(|c| c.id)
+                .collect::<Vec<_>>()
+        };
         match self {
             Target::All => matching(&|candidate| !candidate.module),
             Target::Pattern(pattern) => matching(&|candidate| pattern.is_match(candidate.name)),
             Target::Word(word) => {
-                let by_name = matching(&|candidate| candidate.name == word || candidate.script == word);
+                let by_name =
+                    matching(&|candidate| candidate.name == word || candidate.script == word);
                 if !by_name.is_empty() {
                     return by_name;
                 }
@@ -69,7 +84,8 @@ impl Target {
                 if !by_namespace.is_empty() {
                     return by_namespace;
                 }
-                self.id_meant().map_or_else(Vec::new, |id| matching(&|candidate| candidate.id == id))
+                self.id_meant()
+                    .map_or_else(Vec::new, |id| matching(&|candidate| candidate.id == id))
             }
         }
     }
@@ -88,10 +104,22 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<Candidate<'static>> {
-        [(0, "web", "default"), (1, "web", "default"), (2, "api", "back"), (3, "1", "back"), (4, "mod", "default")]
-            .into_iter()
-            .map(|(id, name, namespace)| Candidate { id: PmId(id), name, namespace, script: "/srv/x.js", module: name == "mod" })
-            .collect()
+        [
+            (0, "web", "default"),
+            (1, "web", "default"),
+            (2, "api", "back"),
+            (3, "1", "back"),
+            (4, "mod", "default"),
+        ]
+        .into_iter()
+        .map(|(id, name, namespace)| Candidate {
+            id: PmId(id),
+            name,
+            namespace,
+            script: "/srv/x.js",
+            module: name == "mod",
+        })
+        .collect()
     }
 
     #[test]
@@ -107,13 +135,23 @@ mod tests {
             ("nope", vec![]),
             ("99", vec![]),
         ] {
-            let ids: Vec<u32> = Target::parse(target).unwrap().select(&all()).iter().map(|id| id.0).collect();
+            let ids: Vec<u32> = Target::parse(target)
+                .unwrap()
+                .select(&all())
+                .iter()
+                .map(|id| id.0)
+                .collect();
             assert_eq!(ids, want, "{target}");
         }
     }
 
     #[test]
     fn a_broken_pattern_is_an_error_that_shows_it() {
-        assert!(Target::parse("/(/").unwrap_err().to_string().contains("`(`"));
+        assert!(
+            Target::parse("/(/")
+                .unwrap_err()
+                .to_string()
+                .contains("`(`")
+        );
     }
 }

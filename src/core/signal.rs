@@ -11,9 +11,9 @@ pub struct Signal(pub i32);
 
 /// The names of Linux's signals 1 to 31, by number (signal(7), x86 and Arm numbering).
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-    "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 impl Signal {
@@ -37,13 +37,19 @@ impl Signal {
             "CLD" => "CHLD",
             other => other,
         };
-        NAMES.iter().position(|name| *name == bare).map(|at| Self(at as i32 + 1))
+        NAMES
+            .iter()
+            .position(|name| *name == bare)
+            .map(|at| Self(at as i32 + 1))
     }
 }
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match usize::try_from(self.0 - 1).ok().and_then(|at| NAMES.get(at)) {
+        match usize::try_from(self.0 - 1)
+            .ok()
+            .and_then(|at| NAMES.get(at))
+        {
             Some(name) => write!(f, "SIG{name}"),
             None => write!(f, "signal {}", self.0),
         }
@@ -68,7 +74,11 @@ impl<'de> Deserialize<'de> for Signal {
             Form::Number(number) => number.to_string(),
             Form::Name(name) => name,
         };
-        Signal::parse(&text).ok_or_else(|| de::Error::custom(format!("unknown signal {text:?}; use a name such as \"SIGINT\"")))
+        Signal::parse(&text).ok_or_else(|| {
+            de::Error::custom(format!(
+                "unknown signal {text:?}; use a name such as \"SIGINT\""
+            ))
+        })
     }
 }
 
@@ -78,7 +88,14 @@ mod tests {
 
     #[test]
     fn names_and_numbers_agree() {
-        for (text, want) in [("SIGINT", 2), ("int", 2), ("9", 9), ("SIGUSR2", 12), ("SIGSYS", 31), ("SIGHUP", 1)] {
+        for (text, want) in [
+            ("SIGINT", 2),
+            ("int", 2),
+            ("9", 9),
+            ("SIGUSR2", 12),
+            ("SIGSYS", 31),
+            ("SIGHUP", 1),
+        ] {
             assert_eq!(Signal::parse(text), Some(Signal(want)), "{text}");
         }
         for text in ["", "SIG", "NOPE", "0", "65", "-2"] {

@@ -13,14 +13,20 @@ const KILL_WAIT: Millis = Millis(1_600);
 
 /// The ladder of PM2: one signal, one wait.
 pub fn pm2_ladder(signal: Signal, kill_timeout: Option<Millis>) -> Vec<StopStep> {
-    vec![StopStep { signal, wait: kill_timeout.unwrap_or(KILL_TIMEOUT) }]
+    vec![StopStep {
+        signal,
+        wait: kill_timeout.unwrap_or(KILL_TIMEOUT),
+    }]
 }
 
 /// The rung to take at `step`, counted from 0: first the app's own, then SIGKILL `KILL_TRIES` times, then none.
 pub fn rung(ladder: &[StopStep], step: usize) -> Option<StopStep> {
     match ladder.get(step) {
         Some(own) => Some(*own),
-        None if step < ladder.len() + KILL_TRIES => Some(StopStep { signal: Signal::KILL, wait: KILL_WAIT }),
+        None if step < ladder.len() + KILL_TRIES => Some(StopStep {
+            signal: Signal::KILL,
+            wait: KILL_WAIT,
+        }),
         None => None,
     }
 }
@@ -32,9 +38,18 @@ mod tests {
     #[test]
     fn every_ladder_ends_in_sigkill() {
         let ladder = pm2_ladder(Signal::INT, None);
-        assert_eq!(rung(&ladder, 0), Some(StopStep { signal: Signal::INT, wait: Millis(1_600) }));
+        assert_eq!(
+            rung(&ladder, 0),
+            Some(StopStep {
+                signal: Signal::INT,
+                wait: Millis(1_600)
+            })
+        );
         for step in 1..=KILL_TRIES {
-            assert_eq!(rung(&ladder, step).map(|rung| rung.signal), Some(Signal::KILL));
+            assert_eq!(
+                rung(&ladder, step).map(|rung| rung.signal),
+                Some(Signal::KILL)
+            );
         }
         assert_eq!(rung(&ladder, KILL_TRIES + 1), None);
     }

@@ -36,7 +36,9 @@ impl Millis {
     /// Parses `"1500"`, `"250ms"`, `"10s"`, `"5m"`, `"1h"`, `"2d"`. `None` if it is none of these or overflows.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let split = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         let number: u64 = text[..split].parse().ok()?;
         let factor = match &text[split..] {
             "" | "ms" => 1,
@@ -68,11 +70,12 @@ impl Serialize for Millis {
 
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Form {
-            expecting: "milliseconds, or text such as \"10s\" (ms, s, m, h, d)",
-            parse: |text| Millis::parse(text).map(|m| m.0),
-        })
-        .map(Millis)
+        deserializer
+            .deserialize_any(Form {
+                expecting: "milliseconds, or text such as \"10s\" (ms, s, m, h, d)",
+                parse: |text| Millis::parse(text).map(|m| m.0),
+            })
+            .map(Millis)
     }
 }
 
@@ -96,7 +99,9 @@ impl Bytes {
     /// Parses `"4096"`, `"64K"`, `"10M"`, `"2G"` (1024-based, as pm2 7.0.4). `None` if it is none of these.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let split = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         let number: u64 = text[..split].parse().ok()?;
         let factor = match &text[split..] {
             "" => 1,
@@ -117,11 +122,12 @@ impl Serialize for Bytes {
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Form {
-            expecting: "bytes, or text such as \"10M\" (K, M, G)",
-            parse: |text| Bytes::parse(text).map(|b| b.0),
-        })
-        .map(Bytes)
+        deserializer
+            .deserialize_any(Form {
+                expecting: "bytes, or text such as \"10M\" (K, M, G)",
+                parse: |text| Bytes::parse(text).map(|b| b.0),
+            })
+            .map(Bytes)
     }
 }
 
@@ -185,15 +191,30 @@ mod tests {
 
     #[test]
     fn sizes_are_1024_based() {
-        for (text, want) in [("10M", Some(10 << 20)), ("2G", Some(2 << 30)), ("64K", Some(65536)), ("7", Some(7)), ("10MB", None), ("1.5G", None)] {
+        for (text, want) in [
+            ("10M", Some(10 << 20)),
+            ("2G", Some(2 << 30)),
+            ("64K", Some(65536)),
+            ("7", Some(7)),
+            ("10MB", None),
+            ("1.5G", None),
+        ] {
             assert_eq!(Bytes::parse(text).map(|b| b.0), want, "{text:?}");
         }
     }
 
     #[test]
     fn a_number_or_text_is_read_from_json() {
-        assert_eq!(serde_json::from_str::<Millis>("\"10s\"").unwrap(), Millis(10_000));
+        assert_eq!(
+            serde_json::from_str::<Millis>("\"10s\"").unwrap(),
+            Millis(10_000)
+        );
         assert_eq!(serde_json::from_str::<Millis>("25").unwrap(), Millis(25));
-        assert!(serde_json::from_str::<Millis>("-1").unwrap_err().to_string().contains("milliseconds"));
+        assert!(
+            serde_json::from_str::<Millis>("-1")
+                .unwrap_err()
+                .to_string()
+                .contains("milliseconds")
+        );
     }
 }

@@ -23,7 +23,9 @@ pub struct Bus {
 
 impl Default for Bus {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(QUEUE) }
+        Self {
+            sender: broadcast::Sender::new(QUEUE),
+        }
     }
 }
 
@@ -32,7 +34,10 @@ impl Bus {
     pub fn publish(&self, topic: &str, payload: impl FnOnce() -> String) {
         if self.sender.receiver_count() > 0 {
             // An error means that the last listener has just gone.
-            let _ = self.sender.send(BusEvent { topic: topic.into(), payload: payload().into() });
+            let _ = self.sender.send(BusEvent {
+                topic: topic.into(),
+                payload: payload().into(),
+            });
         }
     }
 

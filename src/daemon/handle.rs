@@ -86,7 +86,10 @@ impl Handle {
     /// Asks the loop and waits for its answer.
     pub async fn call(&self, command: Command) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.commands.send((command, reply)).await.map_err(|_| CommandError::Gone)?;
+        self.commands
+            .send((command, reply))
+            .await
+            .map_err(|_| CommandError::Gone)?;
         answer.await.map_err(|_| CommandError::Gone)?
     }
 
@@ -98,7 +101,9 @@ impl Handle {
     /// The figures of an instance's latest run; zeros when it does not run or has not been measured yet.
     pub fn usage(&self, view: &InstanceView) -> Usage {
         let usages = self.usages.borrow();
-        let of_this_run = usages.get(&view.id).filter(|(generation, _)| view.pid.is_some() && *generation == view.generation);
+        let of_this_run = usages
+            .get(&view.id)
+            .filter(|(generation, _)| view.pid.is_some() && *generation == view.generation);
         of_this_run.map_or_else(Usage::default, |(_, usage)| *usage)
     }
 
@@ -107,7 +112,10 @@ impl Handle {
         self.sample.notify_one();
         let unmeasured = self.snapshot().instances.iter().any(|view| {
             let usages = self.usages.borrow();
-            view.pid.is_some() && usages.get(&view.id).is_none_or(|(generation, _)| *generation != view.generation)
+            view.pid.is_some()
+                && usages
+                    .get(&view.id)
+                    .is_none_or(|(generation, _)| *generation != view.generation)
         });
         if unmeasured {
             let mut usages = self.usages.clone();
@@ -126,7 +134,10 @@ impl Handle {
     /// Moves HTTP to another address (`off` for none), and tells where it is then.
     pub async fn listen(&self, address: String) -> Result<HttpState, CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.http_requests.send((address, reply)).await.map_err(|_| CommandError::Gone)?;
+        self.http_requests
+            .send((address, reply))
+            .await
+            .map_err(|_| CommandError::Gone)?;
         answer.await.map_err(|_| CommandError::Gone)
     }
 }

@@ -13,46 +13,115 @@ pub fn assess(instance: &Instance, waiting_for: &[Dependency]) -> (ServiceStatus
     use ServiceStatus::{Healthy, NotConfigured, NotInstalled, Starting, Stopped, Unhealthy};
     let told = |status, message: String| (status, message, false);
     match &instance.machine.state {
-        State::Idle(IdleReason::Disabled) => told(NotConfigured, "switched off: `fornax.enabled` is false".to_owned()),
+        State::Idle(IdleReason::Disabled) => told(
+            NotConfigured,
+            "switched off: `fornax.enabled` is false".to_owned(),
+        ),
         State::Idle(IdleReason::Ended(reason)) => ended(instance, *reason),
-        State::Idle(_) if instance.missing.is_some() => told(NotInstalled, instance.missing.clone().unwrap_or_default()),
+        State::Idle(_) if instance.missing.is_some() => {
+            told(NotInstalled, instance.missing.clone().unwrap_or_default())
+        }
         State::Idle(IdleReason::Asked) => told(Stopped, "stopped on request".to_owned()),
-        State::Idle(IdleReason::NotStarted) => told(Stopped, "registered, not started yet".to_owned()),
+        State::Idle(IdleReason::NotStarted) => {
+            told(Stopped, "registered, not started yet".to_owned())
+        }
         State::Waiting => told(Starting, waiting(waiting_for)),
         State::Spawning => told(Starting, "being started".to_owned()),
-        State::Starting(_) => told(Starting, "waiting for it to say that it is ready".to_owned()),
+        State::Starting(_) => told(
+            Starting,
+            "waiting for it to say that it is ready".to_owned(),
+        ),
         State::Online(run) => match (&instance.spec.fornax.probe, &instance.probe) {
             (None, _) => told(Healthy, format!("online (pid {})", run.pid)),
             (Some(_), None) => told(Starting, "its probe has not been answered yet".to_owned()),
-            (Some(_), Some((Verdict::Starting, why))) => told(Starting, format!("starting up: {why}")),
+            (Some(_), Some((Verdict::Starting, why))) => {
+                told(Starting, format!("starting up: {why}"))
+            }
             (Some(_), Some((Verdict::Healthy, why))) => told(Healthy, why.clone()),
-            (Some(_), Some((Verdict::Unhealthy | Verdict::Dead, why))) => told(Unhealthy, why.clone()),
+            (Some(_), Some((Verdict::Unhealthy | Verdict::Dead, why))) => {
+                told(Unhealthy, why.clone())
+            }
         },
         State::Stopping(stopping) if stopping.asked => told(Unhealthy, "being stopped".to_owned()),
-        State::Stopping(_) => told(Unhealthy, "it has ended, and the processes it left behind are being ended".to_owned()),
+        State::Stopping(_) => told(
+            Unhealthy,
+            "it has ended, and the processes it left behind are being ended".to_owned(),
+        ),
         State::Backoff { .. } => {
-            let wait = crate::core::units::Millis(instance.machine.memory.last_backoff.0.max(instance.spec.policy.restart.restart_delay.unwrap_or_default().0));
-            told(Unhealthy, format!("crashed ({}); waits {wait} before its restart", cause(instance)))
+            let wait = crate::core::units::Millis(
+                instance.machine.memory.last_backoff.0.max(
+                    instance
+                        .spec
+                        .policy
+                        .restart
+                        .restart_delay
+                        .unwrap_or_default()
+                        .0,
+                ),
+            );
+            told(
+                Unhealthy,
+                format!(
+                    "crashed ({}); waits {wait} before its restart",
+                    cause(instance)
+                ),
+            )
         }
-        State::Failed(FailReason::CouldNotStart { reason, not_installed: true }) => told(NotInstalled, reason.clone()),
-        State::Failed(FailReason::CouldNotStart { reason, not_installed: false }) => told(Unhealthy, format!("could not be started: {reason}")),
-        State::Failed(FailReason::GaveUp(GiveUpReason::TooManyUnstable(count))) => {
-            told(Unhealthy, format!("given up after {count} unstable runs in a row; the last one: {}{}", cause(instance), last_line(instance)))
-        }
+        State::Failed(FailReason::CouldNotStart {
+            reason,
+            not_installed: true,
+        }) => told(NotInstalled, reason.clone()),
+        State::Failed(FailReason::CouldNotStart {
+            reason,
+            not_installed: false,
+        }) => told(Unhealthy, format!("could not be started: {reason}")),
+        State::Failed(FailReason::GaveUp(GiveUpReason::TooManyUnstable(count))) => told(
+            Unhealthy,
+            format!(
+                "given up after {count} unstable runs in a row; the last one: {}{}",
+                cause(instance),
+                last_line(instance)
+            ),
+        ),
         State::Failed(FailReason::GaveUp(GiveUpReason::BudgetSpent(budget))) => {
             let limit = format!("more than {} restarts within {}", budget.max, budget.window);
-            told(Unhealthy, format!("given up: {limit}; the last run: {}{}", cause(instance), last_line(instance)))
+            told(
+                Unhealthy,
+                format!(
+                    "given up: {limit}; the last run: {}{}",
+                    cause(instance),
+                    last_line(instance)
+                ),
+            )
         }
-        State::Failed(FailReason::CannotBeKilled) => told(Unhealthy, "not even SIGKILL ends it: a process is stuck in the kernel".to_owned()),
+        State::Failed(FailReason::CannotBeKilled) => told(
+            Unhealthy,
+            "not even SIGKILL ends it: a process is stuck in the kernel".to_owned(),
+        ),
     }
 }
 
 fn ended(instance: &Instance, reason: DoneReason) -> (ServiceStatus, String, bool) {
-    let success = instance.last_exit.as_ref().is_some_and(|exit| exit.cause.is_success());
+    let success = instance
+        .last_exit
+        .as_ref()
+        .is_some_and(|exit| exit.cause.is_success());
     match (reason, success) {
-        (_, true) => (ServiceStatus::Healthy, "completed: exit code 0".to_owned(), true),
-        (DoneReason::StopExitCode, false) => (ServiceStatus::Stopped, format!("ended with {}, one of its stop_exit_codes", cause(instance)), false),
-        (DoneReason::NoAutorestart, false) => (ServiceStatus::Unhealthy, format!("failed: {}{}", cause(instance), last_line(instance)), false),
+        (_, true) => (
+            ServiceStatus::Healthy,
+            "completed: exit code 0".to_owned(),
+            true,
+        ),
+        (DoneReason::StopExitCode, false) => (
+            ServiceStatus::Stopped,
+            format!("ended with {}, one of its stop_exit_codes", cause(instance)),
+            false,
+        ),
+        (DoneReason::NoAutorestart, false) => (
+            ServiceStatus::Unhealthy,
+            format!("failed: {}{}", cause(instance), last_line(instance)),
+            false,
+        ),
     }
 }
 
@@ -61,20 +130,42 @@ fn waiting(dependencies: &[Dependency]) -> String {
         .iter()
         .filter(|dependency| !dependency.met)
         .map(|dependency| match dependency.status {
-            Some(status) => format!("{} to be {} (it is {})", dependency.name, dependency.condition.as_str(), status.as_str()),
-            None => format!("{} to be {} (no app of that name is known)", dependency.name, dependency.condition.as_str()),
+            Some(status) => format!(
+                "{} to be {} (it is {})",
+                dependency.name,
+                dependency.condition.as_str(),
+                status.as_str()
+            ),
+            None => format!(
+                "{} to be {} (no app of that name is known)",
+                dependency.name,
+                dependency.condition.as_str()
+            ),
         })
         .collect();
     format!("waiting for {}", open.join(", "))
 }
 
 fn cause(instance: &Instance) -> String {
-    instance.last_exit.as_ref().map_or_else(|| "never ran".to_owned(), |exit| exit.cause.to_string())
+    instance
+        .last_exit
+        .as_ref()
+        .map_or_else(|| "never ran".to_owned(), |exit| exit.cause.to_string())
 }
 
 fn last_line(instance: &Instance) -> String {
-    let line = |exit: &LastExit| exit.stderr_tail.iter().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned());
-    instance.last_exit.as_deref().and_then(line).map_or_else(String::new, |line| format!("; it said: {line}"))
+    let line = |exit: &LastExit| {
+        exit.stderr_tail
+            .iter()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .map(|line| line.trim().to_owned())
+    };
+    instance
+        .last_exit
+        .as_deref()
+        .and_then(line)
+        .map_or_else(String::new, |line| format!("; it said: {line}"))
 }
 
 /// Whether an instance has reached what a dependant waits for.

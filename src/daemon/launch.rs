@@ -41,8 +41,14 @@ pub fn environment(instance: &Instance) -> BTreeMap<String, String> {
     if let Some(code) = instance.exit_code {
         set("exit_code", code.to_string());
     }
-    if instance.spec.interpreter.as_deref().is_some_and(|name| name.contains("python")) {
-        env.entry("PYTHONUNBUFFERED".to_owned()).or_insert_with(|| "1".to_owned());
+    if instance
+        .spec
+        .interpreter
+        .as_deref()
+        .is_some_and(|name| name.contains("python"))
+    {
+        env.entry("PYTHONUNBUFFERED".to_owned())
+            .or_insert_with(|| "1".to_owned());
     }
     env.insert("PWD".to_owned(), instance.spec.cwd.clone());
     env
@@ -73,7 +79,15 @@ fn command(spec: &AppSpec) -> (String, Vec<String>) {
         None => (spec.exec_path.clone(), spec.args.clone()),
         Some(interpreter) => {
             let script = std::iter::once(&spec.exec_path);
-            (interpreter.clone(), spec.interpreter_args.iter().chain(script).chain(&spec.args).cloned().collect())
+            (
+                interpreter.clone(),
+                spec.interpreter_args
+                    .iter()
+                    .chain(script)
+                    .chain(&spec.args)
+                    .cloned()
+                    .collect(),
+            )
         }
     }
 }
@@ -122,7 +136,10 @@ fn user(spec: &AppSpec) -> Result<Option<UserIds>, PlanError> {
             None => User::from_name(name).ok().flatten(),
         },
     };
-    let missing = |kind, name: &String| PlanError::NoSuchIdentity { kind, name: name.clone() };
+    let missing = |kind, name: &String| PlanError::NoSuchIdentity {
+        kind,
+        name: name.clone(),
+    };
     let uid = match (&spec.user, &known) {
         (_, Some(user)) => user.uid.as_raw(),
         (Some(name), None) => number(name).ok_or_else(|| missing("user", name))?,
@@ -131,13 +148,23 @@ fn user(spec: &AppSpec) -> Result<Option<UserIds>, PlanError> {
     let gid = match &spec.group {
         Some(name) => match number(name) {
             Some(gid) => gid,
-            None => Group::from_name(name).ok().flatten().ok_or_else(|| missing("group", name))?.gid.as_raw(),
+            None => Group::from_name(name)
+                .ok()
+                .flatten()
+                .ok_or_else(|| missing("group", name))?
+                .gid
+                .as_raw(),
         },
-        None => known.as_ref().map_or(nix::unistd::getgid().as_raw(), |user| user.gid.as_raw()),
+        None => known
+            .as_ref()
+            .map_or(nix::unistd::getgid().as_raw(), |user| user.gid.as_raw()),
     };
     let groups = known
         .and_then(|user| std::ffi::CString::new(user.name).ok())
         .and_then(|name| nix::unistd::getgrouplist(&name, gid.into()).ok())
-        .map_or_else(|| vec![gid], |groups| groups.into_iter().map(nix::unistd::Gid::as_raw).collect());
+        .map_or_else(
+            || vec![gid],
+            |groups| groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+        );
     Ok(Some(UserIds { uid, gid, groups }))
 }

@@ -18,21 +18,39 @@ pub fn is_ready(message: &Value) -> bool {
 
 /// Takes a message: agent data is kept, everything else goes to the bus.
 pub fn take(instance: &mut Instance, bus: &Bus, message: Value, at: u64) {
-    if let (Some(version), None) = (message.get("node_version").and_then(Value::as_str), message.get("type")) {
+    if let (Some(version), None) = (
+        message.get("node_version").and_then(Value::as_str),
+        message.get("type"),
+    ) {
         instance.node_version = Some(version.into());
         return;
     }
     let head = || wire::bus_process(instance);
-    let kind = message.get("type").and_then(Value::as_str).filter(|kind| !kind.is_empty());
+    let kind = message
+        .get("type")
+        .and_then(Value::as_str)
+        .filter(|kind| !kind.is_empty());
     let data = message.get("data").filter(|data| truthy(data));
     match (kind, data) {
-        (Some(kind @ ("axm:action" | "axm:monitor" | "axm:option:configuration" | "axm:option:setPID")), Some(data)) => {
+        (
+            Some(
+                kind @ ("axm:action"
+                | "axm:monitor"
+                | "axm:option:configuration"
+                | "axm:option:setPID"),
+            ),
+            Some(data),
+        ) => {
             let data = data.clone();
             let kind = kind.to_owned();
             keep(instance, &kind, data);
         }
-        (Some(kind), Some(data)) => bus.publish(kind, || format!(r#"{{"at":{at},"data":{data},"process":{}}}"#, head())),
-        _ => bus.publish("process:msg", || format!(r#"{{"at":{at},"raw":{message},"process":{}}}"#, head())),
+        (Some(kind), Some(data)) => bus.publish(kind, || {
+            format!(r#"{{"at":{at},"data":{data},"process":{}}}"#, head())
+        }),
+        _ => bus.publish("process:msg", || {
+            format!(r#"{{"at":{at},"raw":{message},"process":{}}}"#, head())
+        }),
     }
 }
 
@@ -41,7 +59,8 @@ fn keep(instance: &mut Instance, kind: &str, data: Value) {
     match (kind, data) {
         ("axm:action", action) => {
             let name = action.get("action_name").cloned();
-            axm.actions.retain(|known| known.get("action_name") != name.as_ref());
+            axm.actions
+                .retain(|known| known.get("action_name") != name.as_ref());
             if axm.actions.len() < ACTIONS {
                 axm.actions.push(action);
             }

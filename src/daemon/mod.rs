@@ -4,7 +4,7 @@ pub mod bus;
 pub mod command;
 pub mod handle;
 mod health;
-mod launch;
+pub mod launch;
 mod messages;
 pub mod run;
 pub mod settings;

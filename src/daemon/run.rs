@@ -71,7 +71,12 @@ pub struct Inputs {
 
 impl<W: World> Daemon<W> {
     /// A loop with an empty table.
-    pub fn new(world: W, bus: Bus, snapshot: watch::Sender<Arc<Snapshot>>, settings: watch::Receiver<Settings>) -> Self {
+    pub fn new(
+        world: W,
+        bus: Bus,
+        snapshot: watch::Sender<Arc<Snapshot>>,
+        settings: watch::Receiver<Settings>,
+    ) -> Self {
         Self {
             table: Table::default(),
             timers: Timers::default(),
@@ -113,12 +118,22 @@ impl<W: World> Daemon<W> {
     }
 
     fn now(&self) -> Now {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Now { mono: Millis(self.started.elapsed().as_millis() as u64), wall_ms: wall.as_millis() as u64 }
+        let wall = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Now {
+            mono: Millis(self.started.elapsed().as_millis() as u64),
+            wall_ms: wall.as_millis() as u64,
+        }
     }
 
     fn fire(&mut self) {
-        for TimerKey { id, generation, kind } in self.timers.due(self.now().mono) {
+        for TimerKey {
+            id,
+            generation,
+            kind,
+        } in self.timers.due(self.now().mono)
+        {
             self.step(id, Event::Timer { generation, kind });
         }
     }
@@ -126,7 +141,9 @@ impl<W: World> Daemon<W> {
     /// One event through the machine, and its effects out.
     fn step(&mut self, id: PmId, event: Event) {
         let now = self.now();
-        let Some(instance) = self.table.instances.get_mut(&id) else { return };
+        let Some(instance) = self.table.instances.get_mut(&id) else {
+            return;
+        };
         let spec = Arc::clone(&instance.spec);
         match instance.machine.step(&spec.policy, event, now.mono) {
             Some(effects) => {
@@ -143,31 +160,53 @@ impl<W: World> Daemon<W> {
         match effect {
             Effect::Spawn(_) => self.spawn(id, now),
             Effect::SignalTree(generation, signal) => self.world.signal(id, generation, signal),
-            Effect::Arm(generation, kind, at) => self.timers.arm(at, TimerKey { id, generation, kind }),
+            Effect::Arm(generation, kind, at) => self.timers.arm(
+                at,
+                TimerKey {
+                    id,
+                    generation,
+                    kind,
+                },
+            ),
             Effect::Announce(announcement) => self.announce(id, &announcement),
         }
     }
 
     fn spawn(&mut self, id: PmId, now: Now) {
         let rotation = self.settings.borrow().rotation;
-        let Some(instance) = self.table.instances.get_mut(&id) else { return };
+        let Some(instance) = self.table.instances.get_mut(&id) else {
+            return;
+        };
         instance.started_at_ms = now.wall_ms;
         instance.started = now.mono;
         instance.probe = None;
         let generation = instance.machine.generation;
-        let mode = if instance.spec.cluster { "cluster" } else { "fork" };
+        let mode = if instance.spec.cluster {
+            "cluster"
+        } else {
+            "fork"
+        };
         tracing::info!(target: "pm2", "App [{}:{id}] starting in -{mode} mode-", instance.spec.name);
         match launch::plan(instance, rotation) {
             Ok(plan) => {
                 let needs = Needs::of(&instance.spec.fornax, &instance.spec.cwd);
                 self.world.spawn(plan, needs);
             }
-            Err(error) => self.step(id, Event::SpawnFailed { generation, reason: error.to_string(), not_installed: false }),
+            Err(error) => self.step(
+                id,
+                Event::SpawnFailed {
+                    generation,
+                    reason: error.to_string(),
+                    not_installed: false,
+                },
+            ),
         }
     }
 
     fn announce(&mut self, id: PmId, announcement: &Announcement) {
-        let Some(instance) = self.table.instances.get_mut(&id) else { return };
+        let Some(instance) = self.table.instances.get_mut(&id) else {
+            return;
+        };
         let app = Arc::clone(&instance.spec.name);
         let event = match announcement {
             Announcement::Online => {
@@ -204,13 +243,27 @@ impl<W: World> Daemon<W> {
         let at = self.now().wall_ms;
         self.bus.publish("process:event", || {
             let view = self.table.view(id);
-            view.map_or_else(String::new, |view| wire::process_event(&view, event, manually, at))
+            view.map_or_else(String::new, |view| {
+                wire::process_event(&view, event, manually, at)
+            })
         });
     }
 
-    fn event(&mut self, RunEvent { id, generation, kind }: RunEvent) {
+    fn event(
+        &mut self,
+        RunEvent {
+            id,
+            generation,
+            kind,
+        }: RunEvent,
+    ) {
         let now = self.now();
-        let Some(instance) = self.table.instances.get_mut(&id).filter(|instance| instance.machine.generation == generation) else {
+        let Some(instance) = self
+            .table
+            .instances
+            .get_mut(&id)
+            .filter(|instance| instance.machine.generation == generation)
+        else {
             // The run is past. Only its tree's end still matters, to one that could not be killed.
             self.stale_events += 1;
             return;
@@ -227,20 +280,58 @@ impl<W: World> Daemon<W> {
                     self.world.probe(plan);
                 }
             }
-            RunEventKind::SpawnFailed { reason, not_installed } => {
+            RunEventKind::SpawnFailed {
+                reason,
+                not_installed,
+            } => {
                 instance.missing = not_installed.then(|| reason.clone());
-                let cause = ExitCause::CouldNotStart { reason: reason.clone() };
-                instance.last_exit = Some(Arc::new(LastExit { cause, at_ms: now.wall_ms, uptime_ms: 0, stderr_tail: Vec::new() }));
-                tracing::error!(app = &*instance.spec.name, instance = id.0, reason, "could not start");
-                self.step(id, Event::SpawnFailed { generation, reason, not_installed });
+                let cause = ExitCause::CouldNotStart {
+                    reason: reason.clone(),
+                };
+                instance.last_exit = Some(Arc::new(LastExit {
+                    cause,
+                    at_ms: now.wall_ms,
+                    uptime_ms: 0,
+                    stderr_tail: Vec::new(),
+                }));
+                tracing::error!(
+                    app = &*instance.spec.name,
+                    instance = id.0,
+                    reason,
+                    "could not start"
+                );
+                self.step(
+                    id,
+                    Event::SpawnFailed {
+                        generation,
+                        reason,
+                        not_installed,
+                    },
+                );
             }
-            RunEventKind::Exited { cause, leftovers, stderr_tail } => {
+            RunEventKind::Exited {
+                cause,
+                leftovers,
+                stderr_tail,
+            } => {
                 let uptime_ms = now.mono.0.saturating_sub(instance.started.0);
-                instance.last_exit = Some(Arc::new(LastExit { cause: cause.clone(), at_ms: now.wall_ms, uptime_ms, stderr_tail }));
+                instance.last_exit = Some(Arc::new(LastExit {
+                    cause: cause.clone(),
+                    at_ms: now.wall_ms,
+                    uptime_ms,
+                    stderr_tail,
+                }));
                 instance.exit_code = Some(cause.pm2_code());
                 instance.axm = Arc::default();
                 self.world.stop_probe(id);
-                self.step(id, Event::Exited { generation, cause, leftovers });
+                self.step(
+                    id,
+                    Event::Exited {
+                        generation,
+                        cause,
+                        leftovers,
+                    },
+                );
             }
             RunEventKind::TreeEmpty => self.step(id, Event::TreeEmpty { generation }),
             RunEventKind::Message(message) => {
@@ -254,7 +345,11 @@ impl<W: World> Daemon<W> {
             RunEventKind::Probe { verdict, detail } => {
                 instance.probe = Some((verdict, detail));
                 if verdict == Verdict::Dead {
-                    tracing::error!(app = &*instance.spec.name, instance = id.0, "failed its liveness probe; restarting");
+                    tracing::error!(
+                        app = &*instance.spec.name,
+                        instance = id.0,
+                        "failed its liveness probe; restarting"
+                    );
                     self.step(id, Event::Restart { deps_met: true });
                 }
             }
@@ -273,13 +368,21 @@ impl<W: World> Daemon<W> {
     fn begin(&mut self, command: Command) -> Result<(Vec<PmId>, Option<Until>), CommandError> {
         let one = |id, until| Ok((vec![id], until));
         match command {
-            Command::Prepare { conf, version } => Ok((self.prepare(conf, &version)?, Some(Until::Up))),
+            Command::Prepare { conf, version } => {
+                Ok((self.prepare(conf, &version)?, Some(Until::Up)))
+            }
             Command::Start(id) => {
                 let deps_met = self.dependencies_met(id)?;
                 match &self.startable(id)?.machine.state {
                     State::Online(_) => return Err(CommandError::AlreadyOnline(id)),
-                    State::Starting(_) | State::Spawning => return Err(CommandError::AlreadyStarted(id)),
-                    State::Idle(_) | State::Waiting | State::Stopping(_) | State::Backoff { .. } | State::Failed(_) => {}
+                    State::Starting(_) | State::Spawning => {
+                        return Err(CommandError::AlreadyStarted(id));
+                    }
+                    State::Idle(_)
+                    | State::Waiting
+                    | State::Stopping(_)
+                    | State::Backoff { .. }
+                    | State::Failed(_) => {}
                 }
                 self.step(id, Event::Start { deps_met });
                 one(id, Some(Until::Up))
@@ -351,16 +454,29 @@ impl<W: World> Daemon<W> {
     }
 
     fn known(&mut self, id: PmId) -> Result<&mut Instance, CommandError> {
-        self.table.instances.get_mut(&id).ok_or(CommandError::UnknownId(id))
+        self.table
+            .instances
+            .get_mut(&id)
+            .ok_or(CommandError::UnknownId(id))
     }
 
     /// One that is being deleted is not started again: nobody would know it.
     fn startable(&mut self, id: PmId) -> Result<&mut Instance, CommandError> {
-        self.known(id).and_then(|instance| if instance.deleting { Err(CommandError::UnknownId(id)) } else { Ok(instance) })
+        self.known(id).and_then(|instance| {
+            if instance.deleting {
+                Err(CommandError::UnknownId(id))
+            } else {
+                Ok(instance)
+            }
+        })
     }
 
     fn dependencies_met(&self, id: PmId) -> Result<bool, CommandError> {
-        let instance = self.table.instances.get(&id).ok_or(CommandError::UnknownId(id))?;
+        let instance = self
+            .table
+            .instances
+            .get(&id)
+            .ok_or(CommandError::UnknownId(id))?;
         Ok(self.table.dependencies_met(&instance.spec))
     }
 
@@ -372,7 +488,11 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    fn prepare(&mut self, conf: Map<String, Value>, version: &str) -> Result<Vec<PmId>, CommandError> {
+    fn prepare(
+        &mut self,
+        conf: Map<String, Value>,
+        version: &str,
+    ) -> Result<Vec<PmId>, CommandError> {
         if self.ending {
             return Err(CommandError::Ending);
         }
@@ -409,15 +529,31 @@ impl<W: World> Daemon<W> {
 
     /// An index and an increment of its own among the instances of its app.
     fn number(&mut self, conf: &mut Map<String, Value>, name: &str) {
-        let maps: Vec<Map<String, Value>> = self.table.of_app(name).map(|instance| instance.conf.to_map()).collect();
+        let maps: Vec<Map<String, Value>> = self
+            .table
+            .of_app(name)
+            .map(|instance| instance.conf.to_map())
+            .collect();
         let taken: Vec<u64> = maps.iter().filter_map(instances::index).collect();
         instances::set_index(conf, instances::free_index(&taken));
-        let variable = conf.get("increment_var").and_then(Value::as_str).map(str::to_owned);
-        let last = variable.and_then(|variable| maps.iter().filter_map(|map| map.get(&variable)?.as_i64()).max());
+        let variable = conf
+            .get("increment_var")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        let last = variable.and_then(|variable| {
+            maps.iter()
+                .filter_map(|map| map.get(&variable)?.as_i64())
+                .max()
+        });
         instances::set_increment(conf, last);
     }
 
-    fn insert(&mut self, mut conf: Map<String, Value>, unique: &Arc<str>, version: &str) -> Result<PmId, CommandError> {
+    fn insert(
+        &mut self,
+        mut conf: Map<String, Value>,
+        unique: &Arc<str>,
+        version: &str,
+    ) -> Result<PmId, CommandError> {
         let now = self.now();
         let id = self.table.take_id();
         instances::set_paths(&mut conf, id);
@@ -462,7 +598,11 @@ impl<W: World> Daemon<W> {
                 match (key.as_str(), value) {
                     ("env", _) if empty => {}
                     // What names an instance and its files stays (spec 5.7).
-                    ("pm_exec_path" | "pm_cwd" | "exec_mode" | "instances" | "pm_out_log_path" | "pm_err_log_path" | "pm_log_path" | "pm_pid_path", _) => {}
+                    (
+                        "pm_exec_path" | "pm_cwd" | "exec_mode" | "instances" | "pm_out_log_path"
+                        | "pm_err_log_path" | "pm_log_path" | "pm_pid_path",
+                        _,
+                    ) => {}
                     (_, Value::String(text)) if text == "null" => {
                         map.remove(&key);
                     }
@@ -497,10 +637,20 @@ impl<W: World> Daemon<W> {
             self.release_if_down(*id);
         }
         // A state that has changed may be what another instance waits for, and what it tells of its dependencies.
-        let dependants: Vec<PmId> = self.table.instances.values().filter(|instance| !instance.spec.fornax.depends_on.is_empty()).map(|instance| instance.id).collect();
+        let dependants: Vec<PmId> = self
+            .table
+            .instances
+            .values()
+            .filter(|instance| !instance.spec.fornax.depends_on.is_empty())
+            .map(|instance| instance.id)
+            .collect();
         for id in dependants {
-            let Some(instance) = self.table.instances.get(&id) else { continue };
-            if instance.machine.state == State::Waiting && self.table.dependencies_met(&instance.spec) {
+            let Some(instance) = self.table.instances.get(&id) else {
+                continue;
+            };
+            if instance.machine.state == State::Waiting
+                && self.table.dependencies_met(&instance.spec)
+            {
                 self.step(id, Event::DependenciesMet);
             }
             self.table.assess(id, wall_ms);
@@ -512,7 +662,11 @@ impl<W: World> Daemon<W> {
     }
 
     fn release_if_down(&mut self, id: PmId) {
-        let down = self.table.instances.get(&id).is_some_and(|instance| instance.machine.stop_settled());
+        let down = self
+            .table
+            .instances
+            .get(&id)
+            .is_some_and(|instance| instance.machine.stop_settled());
         if down {
             self.world.release(id);
         }
@@ -539,11 +693,20 @@ impl<W: World> Daemon<W> {
     }
 
     fn resolve(&mut self, waiter: Waiter, changed: &mut BTreeSet<PmId>) {
-        let views: Vec<Arc<InstanceView>> = waiter.ids.iter().filter_map(|id| self.table.view(*id)).map(Arc::new).collect();
-        let failed = waiter.ids.iter().find_map(|id| match &self.table.instances.get(id)?.machine.state {
-            State::Failed(FailReason::CouldNotStart { reason, .. }) => Some(reason.clone()),
-            _ => None,
-        });
+        let views: Vec<Arc<InstanceView>> = waiter
+            .ids
+            .iter()
+            .filter_map(|id| self.table.view(*id))
+            .map(Arc::new)
+            .collect();
+        let failed =
+            waiter
+                .ids
+                .iter()
+                .find_map(|id| match &self.table.instances.get(id)?.machine.state {
+                    State::Failed(FailReason::CouldNotStart { reason, .. }) => Some(reason.clone()),
+                    _ => None,
+                });
         let answer = match (waiter.until, failed) {
             (Some(Until::Up), Some(reason)) => Err(CommandError::CouldNotStart(reason)),
             _ => Ok(views),

@@ -21,10 +21,18 @@ impl Settings {
         let number = |name| env(name).and_then(|text| text.parse().ok()).map(Millis);
         let mut defaults = Defaults::default();
         defaults.kill_timeout = number("PM2_KILL_TIMEOUT").unwrap_or(defaults.kill_timeout);
-        defaults.listen_timeout = number("PM2_GRACEFUL_LISTEN_TIMEOUT").unwrap_or(defaults.listen_timeout);
-        defaults.kill_signal = env("PM2_KILL_SIGNAL").and_then(|name| Signal::parse(&name)).unwrap_or(defaults.kill_signal);
-        let conf: Value = module_conf.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        Self { rotation: rotation(&conf["pm2-logrotate"]), defaults }
+        defaults.listen_timeout =
+            number("PM2_GRACEFUL_LISTEN_TIMEOUT").unwrap_or(defaults.listen_timeout);
+        defaults.kill_signal = env("PM2_KILL_SIGNAL")
+            .and_then(|name| Signal::parse(&name))
+            .unwrap_or(defaults.kill_signal);
+        let conf: Value = module_conf
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        Self {
+            rotation: rotation(&conf["pm2-logrotate"]),
+            defaults,
+        }
     }
 }
 
@@ -40,9 +48,18 @@ fn rotation(section: &Value) -> LogRotation {
     let default = LogRotation::default();
     LogRotation {
         rotate: text("rotate").is_none_or(|word| word != "false"),
-        max_size: text("max_size").and_then(|size| Bytes::parse(&size)).filter(|size| *size > Bytes(0)).unwrap_or(default.max_size),
+        max_size: text("max_size")
+            .and_then(|size| Bytes::parse(&size))
+            .filter(|size| *size > Bytes(0))
+            .unwrap_or(default.max_size),
         // The module's word for "keep everything" is `all`.
-        retain: text("retain").map_or(default.retain, |count| if count == "all" { u32::MAX } else { count.parse().unwrap_or(default.retain) }),
+        retain: text("retain").map_or(default.retain, |count| {
+            if count == "all" {
+                u32::MAX
+            } else {
+                count.parse().unwrap_or(default.retain)
+            }
+        }),
         compress: text("compress").is_some_and(|word| word == "true"),
     }
 }
@@ -55,9 +72,17 @@ mod tests {
     fn the_logrotate_modules_keys_set_the_built_in_rotation() {
         let conf = r#"{"pm2-logrotate": {"max_size": "5M", "retain": "7", "compress": "true"}}"#;
         let settings = Settings::load(Some(conf), |_| None);
-        let want = LogRotation { rotate: true, max_size: Bytes(5 << 20), retain: 7, compress: true };
+        let want = LogRotation {
+            rotate: true,
+            max_size: Bytes(5 << 20),
+            retain: 7,
+            compress: true,
+        };
         assert_eq!(settings.rotation, want);
-        assert_eq!(Settings::load(Some("not json"), |_| None).rotation, LogRotation::default());
+        assert_eq!(
+            Settings::load(Some("not json"), |_| None).rotation,
+            LogRotation::default()
+        );
     }
 
     #[test]
@@ -68,6 +93,9 @@ mod tests {
             _ => None,
         };
         let defaults = Settings::load(None, env).defaults;
-        assert_eq!((defaults.kill_timeout, defaults.kill_signal), (Millis(4_000), Signal::TERM));
+        assert_eq!(
+            (defaults.kill_timeout, defaults.kill_signal),
+            (Millis(4_000), Signal::TERM)
+        );
     }
 }

@@ -22,7 +22,10 @@ pub struct Snapshot {
 impl Snapshot {
     /// The instance with this id.
     pub fn get(&self, id: PmId) -> Option<&Arc<InstanceView>> {
-        self.instances.binary_search_by_key(&id, |view| view.id).ok().map(|at| &self.instances[at])
+        self.instances
+            .binary_search_by_key(&id, |view| view.id)
+            .ok()
+            .map(|at| &self.instances[at])
     }
 
     /// What a selection looks at.

@@ -65,7 +65,11 @@ pub struct Instance {
 impl Instance {
     /// A new one, not started.
     pub fn new(id: PmId, spec: Arc<AppSpec>, conf: Conf, generation: Generation, now: Now) -> Self {
-        let reason = if spec.fornax.enabled { IdleReason::NotStarted } else { IdleReason::Disabled };
+        let reason = if spec.fornax.enabled {
+            IdleReason::NotStarted
+        } else {
+            IdleReason::Disabled
+        };
         Self {
             id,
             conf,
@@ -81,7 +85,12 @@ impl Instance {
             probe: None,
             missing: None,
             axm: Arc::default(),
-            service: ServiceState { status: ServiceStatus::Stopped, message: String::new(), since_ms: now.wall_ms, completed: false },
+            service: ServiceState {
+                status: ServiceStatus::Stopped,
+                message: String::new(),
+                since_ms: now.wall_ms,
+                completed: false,
+            },
             deleting: false,
             spec,
         }
@@ -120,7 +129,11 @@ impl Table {
     /// A configuration whose texts are shared with equal ones: a hundred apps of one shell keep one environment.
     pub fn share(&mut self, map: &Map<String, Value>) -> Conf {
         let conf = Conf::new(map);
-        Conf { head: conf.head, env: self.shared(conf.env), flat: self.shared(conf.flat) }
+        Conf {
+            head: conf.head,
+            env: self.shared(conf.env),
+            flat: self.shared(conf.flat),
+        }
     }
 
     fn shared(&mut self, text: Arc<str>) -> Arc<str> {
@@ -135,33 +148,69 @@ impl Table {
 
     /// The instances of an app.
     pub fn of_app<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Instance> {
-        self.instances.values().filter(move |instance| &*instance.spec.name == name)
+        self.instances
+            .values()
+            .filter(move |instance| &*instance.spec.name == name)
     }
 
     /// Whether everything that this app depends on is there.
     pub fn dependencies_met(&self, spec: &AppSpec) -> bool {
-        self.dependencies(spec).iter().all(|dependency| dependency.met)
+        self.dependencies(spec)
+            .iter()
+            .all(|dependency| dependency.met)
     }
 
     /// What this app depends on, and how that stands.
     pub fn dependencies(&self, spec: &AppSpec) -> Vec<Dependency> {
         let stand = |name: &str, condition| {
             let states: Vec<&Instance> = self.of_app(name).collect();
-            let met = !states.is_empty() && states.iter().all(|instance| health::meets(instance, condition));
-            let worst = states.iter().map(|instance| instance.service.status).min_by_key(|status| health::rank(*status));
-            Dependency { name: name.to_owned(), condition, status: worst, met }
+            let met = !states.is_empty()
+                && states
+                    .iter()
+                    .all(|instance| health::meets(instance, condition));
+            let worst = states
+                .iter()
+                .map(|instance| instance.service.status)
+                .min_by_key(|status| health::rank(*status));
+            Dependency {
+                name: name.to_owned(),
+                condition,
+                status: worst,
+                met,
+            }
         };
-        spec.fornax.depends_on.iter().map(|(name, condition)| stand(name, *condition)).collect()
+        spec.fornax
+            .depends_on
+            .iter()
+            .map(|(name, condition)| stand(name, *condition))
+            .collect()
     }
 
     /// Brings the service state of an instance up to date.
     pub fn assess(&mut self, id: PmId, wall_ms: u64) {
-        let Some(instance) = self.instances.get(&id) else { return };
-        let waiting_for = if instance.machine.state == State::Waiting { self.dependencies(&instance.spec) } else { Vec::new() };
-        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let Some(instance) = self.instances.get(&id) else {
+            return;
+        };
+        let waiting_for = if instance.machine.state == State::Waiting {
+            self.dependencies(&instance.spec)
+        } else {
+            Vec::new()
+        };
+        let Some(instance) = self.instances.get_mut(&id) else {
+            return;
+        };
         let (status, message, completed) = health::assess(instance, &waiting_for);
-        let since_ms = if status == instance.service.status { instance.service.since_ms } else { wall_ms };
-        instance.service = ServiceState { status, message, since_ms, completed };
+        let since_ms = if status == instance.service.status {
+            instance.service.since_ms
+        } else {
+            wall_ms
+        };
+        instance.service = ServiceState {
+            status,
+            message,
+            since_ms,
+            completed,
+        };
     }
 
     /// The instance as others see it.

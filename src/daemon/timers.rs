@@ -38,7 +38,11 @@ impl Timers {
     /// Takes out everything that is due.
     pub fn due(&mut self, now: Millis) -> Vec<TimerKey> {
         let mut due = Vec::new();
-        while let Some(entry) = self.by_time.first_entry().filter(|entry| entry.key().0 <= now) {
+        while let Some(entry) = self
+            .by_time
+            .first_entry()
+            .filter(|entry| entry.key().0 <= now)
+        {
             due.push(entry.remove());
         }
         due

@@ -31,7 +31,8 @@ fn runtime(view: &InstanceView, out: &mut String) {
         Value::Array(view.axm.actions.clone()),
         Value::Object(view.axm.monitor.clone()),
         Value::Object(view.axm.options.clone()),
-        view.created_at_ms.map_or_else(|| "null".to_owned(), |at| at.to_string()),
+        view.created_at_ms
+            .map_or_else(|| "null".to_owned(), |at| at.to_string()),
         view.id,
         view.restarts,
         view.unstable_restarts,
@@ -66,7 +67,12 @@ pub fn state(view: &InstanceView) -> Value {
 
 /// An item of `getMonitorData`: what `jlist` prints.
 pub fn monitor_item(view: &InstanceView, usage: Usage, with_env: bool, out: &mut String) {
-    let _ = write!(out, r#"{{"pid":{},"name":{},"pm2_env":"#, view.pid.unwrap_or(0), Value::from(&*view.spec.name));
+    let _ = write!(
+        out,
+        r#"{{"pid":{},"name":{},"pm2_env":"#,
+        view.pid.unwrap_or(0),
+        Value::from(&*view.spec.name)
+    );
     if with_env {
         pm2_env(view, out);
     } else {
@@ -75,13 +81,22 @@ pub fn monitor_item(view: &InstanceView, usage: Usage, with_env: bool, out: &mut
         runtime(view, out);
         out.push('}');
     }
-    let _ = write!(out, r#","pm_id":{},"monit":{{"memory":{},"cpu":{}}}}}"#, view.id, usage.memory, usage.cpu);
+    let _ = write!(
+        out,
+        r#","pm_id":{},"monit":{{"memory":{},"cpu":{}}}}}"#,
+        view.id, usage.memory, usage.cpu
+    );
 }
 
 /// A process record as action methods answer it.
 pub fn record(view: &InstanceView, out: &mut String) {
     let pid = view.pid.unwrap_or(0);
-    let _ = write!(out, r#"{{"pid":{pid},"name":{},"process":{{"pid":{pid}}},"pm_id":{},"pm2_env":"#, Value::from(&*view.spec.name), view.id);
+    let _ = write!(
+        out,
+        r#"{{"pid":{pid},"name":{},"process":{{"pid":{pid}}},"pm_id":{},"pm2_env":"#,
+        Value::from(&*view.spec.name),
+        view.id
+    );
     pm2_env(view, out);
     out.push('}');
 }
@@ -91,7 +106,10 @@ pub fn process_event(view: &InstanceView, event: &str, manually: bool, at: u64) 
     let mut process = format!("{{{}", view.conf.head);
     runtime(view, &mut process);
     process.push('}');
-    format!(r#"{{"event":{},"manually":{manually},"process":{process},"at":{at}}}"#, Value::from(event))
+    format!(
+        r#"{{"event":{},"manually":{manually},"process":{process},"at":{at}}}"#,
+        Value::from(event)
+    )
 }
 
 /// Who an app message is from.

@@ -46,7 +46,12 @@ pub struct Needs {
 impl Needs {
     /// Of an app with this block.
     pub fn of(fornax: &FornaxBlock, cwd: &str) -> Self {
-        Self { install: fornax.install.clone(), cwd: cwd.to_owned(), port: fornax.port, gpu: fornax.gpu.clone() }
+        Self {
+            install: fornax.install.clone(),
+            cwd: cwd.to_owned(),
+            port: fornax.port,
+            gpu: fornax.gpu.clone(),
+        }
     }
 }
 
@@ -71,7 +76,14 @@ type Leases = Arc<Mutex<HashMap<PmId, Lease>>>;
 impl RealWorld {
     /// A world without probes or leases yet.
     pub fn new(running: Running, tasks: TaskTracker, lease_folder: PathBuf, home: PathBuf) -> Self {
-        Self { running, tasks, lease_folder, home, probes: HashMap::new(), leases: Leases::default() }
+        Self {
+            running,
+            tasks,
+            lease_folder,
+            home,
+            probes: HashMap::new(),
+            leases: Leases::default(),
+        }
     }
 }
 
@@ -90,8 +102,15 @@ impl World for RealWorld {
             if check.is_needed() {
                 let refused = tokio::task::spawn_blocking(move || check.refusal()).await;
                 if let Ok(Some((reason, not_installed))) = refused {
-                    let kind = RunEventKind::SpawnFailed { reason, not_installed };
-                    let event = RunEvent { id: plan.id, generation: plan.generation, kind };
+                    let kind = RunEventKind::SpawnFailed {
+                        reason,
+                        not_installed,
+                    };
+                    let event = RunEvent {
+                        id: plan.id,
+                        generation: plan.generation,
+                        kind,
+                    };
                     // An error means that the loop has gone.
                     let _ = running.events.send(event).await;
                     return;
@@ -102,7 +121,9 @@ impl World for RealWorld {
     }
 
     fn signal(&mut self, id: PmId, generation: Generation, signal: Signal) {
-        let Some(run) = self.running.runs.get(id, generation) else { return };
+        let Some(run) = self.running.runs.get(id, generation) else {
+            return;
+        };
         self.tasks.spawn_blocking(move || {
             let pids = run.signal(signal);
             tracing::info!(pid = run.pid, %signal, processes = pids.len(), "signalled a tree");
@@ -133,7 +154,10 @@ impl World for RealWorld {
     }
 
     fn release(&mut self, id: PmId) {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.leases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
     }
 }
 
@@ -157,18 +181,30 @@ impl Preflight {
         if let Some(missing) = missing(&self.needs.install, &self.needs.cwd) {
             return Some((missing, true));
         }
-        self.needs.port.and_then(busy).or_else(|| self.lease_gpu()).map(|reason| (reason, false))
+        self.needs
+            .port
+            .and_then(busy)
+            .or_else(|| self.lease_gpu())
+            .map(|reason| (reason, false))
     }
 
     fn lease_gpu(&self) -> Option<String> {
         let uuid = self.needs.gpu.as_ref()?.uuid.as_ref()?;
-        if self.leases.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&self.id) {
+        if self
+            .leases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&self.id)
+        {
             return None;
         }
         let owner = Owner::this_process(&self.home.display().to_string(), &self.app);
         match Lease::acquire(&self.lease_folder, uuid, &owner) {
             Ok(lease) => {
-                self.leases.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id, lease);
+                self.leases
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(self.id, lease);
                 None
             }
             Err(error) => Some(error.to_string()),
@@ -178,7 +214,9 @@ impl Preflight {
 
 /// What is missing of an installation, in words.
 pub fn missing(checks: &[InstallCheck], cwd: &str) -> Option<String> {
-    let absent = checks.iter().find(|check| !Path::new(cwd).join(&check.path).exists())?;
+    let absent = checks
+        .iter()
+        .find(|check| !Path::new(cwd).join(&check.path).exists())?;
     let path = Path::new(cwd).join(&absent.path);
     Some(match &absent.hint {
         Some(hint) => format!("{} does not exist; {hint}", path.display()),
@@ -197,8 +235,19 @@ fn busy(port: u16) -> Option<String> {
     }
     let holders: Vec<String> = procfs::listeners(port)
         .into_iter()
-        .map(|pid| format!("{} (pid {pid})", procfs::name(pid).unwrap_or_else(|| "process".to_owned())))
+        .map(|pid| {
+            format!(
+                "{} (pid {pid})",
+                procfs::name(pid).unwrap_or_else(|| "process".to_owned())
+            )
+        })
         .collect();
-    let who = if holders.is_empty() { "another process".to_owned() } else { holders.join(", ") };
-    Some(format!("port {port} is already taken by {who}; stop it, or choose another port"))
+    let who = if holders.is_empty() {
+        "another process".to_owned()
+    } else {
+        holders.join(", ")
+    };
+    Some(format!(
+        "port {port} is already taken by {who}; stop it, or choose another port"
+    ))
 }

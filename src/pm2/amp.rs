@@ -17,12 +17,16 @@ pub enum FrameError {
 
 /// Takes one whole message off the front of the buffer. `None`: more bytes are needed, and none has been taken.
 pub fn decode(buffer: &mut BytesMut) -> Result<Option<Vec<Bytes>>, FrameError> {
-    let Some(meta) = buffer.first() else { return Ok(None) };
+    let Some(meta) = buffer.first() else {
+        return Ok(None);
+    };
     let count = usize::from(meta & 0x0f);
     let mut at = 1;
     let mut lengths = [0_usize; 15];
     for slot in lengths.iter_mut().take(count) {
-        let Some(head) = buffer.get(at..at + 4) else { return Ok(None) };
+        let Some(head) = buffer.get(at..at + 4) else {
+            return Ok(None);
+        };
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
         *slot = length;
         at += 4 + length;

@@ -22,7 +22,9 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The connection broke.
-    #[error("the connection to the daemon broke during `{method}`: {source}; see pm2.log in PM2_HOME")]
+    #[error(
+        "the connection to the daemon broke during `{method}`: {source}; see pm2.log in PM2_HOME"
+    )]
     Broken {
         /// During which call.
         method: String,
@@ -54,12 +56,23 @@ pub struct Client {
 impl Client {
     /// Connects.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path).map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
-        Ok(Self { stream, buffer: BytesMut::new(), calls: 0 })
+        let stream = UnixStream::connect(path).map_err(|source| ClientError::Connect {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            stream,
+            buffer: BytesMut::new(),
+            calls: 0,
+        })
     }
 
     /// Calls and reads the first result (`null` if there is none).
-    pub fn call<T: DeserializeOwned>(&mut self, method: &str, args: &[Value]) -> Result<T, ClientError> {
+    pub fn call<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        args: &[Value],
+    ) -> Result<T, ClientError> {
         self.send(method, args)?;
         let results = self.receive::<(T,)>(method)?;
         results.map(|(result,)| result)
@@ -71,27 +84,49 @@ impl Client {
         let id = format!("{}:{}", std::process::id(), self.calls);
         self.calls += 1;
         let message = amp::encode(&[&amp::json(&call), &amp::text(&id)]);
-        self.stream.write_all(&message).map_err(|source| ClientError::Broken { method: method.to_owned(), source })
+        self.stream
+            .write_all(&message)
+            .map_err(|source| ClientError::Broken {
+                method: method.to_owned(),
+                source,
+            })
     }
 
     /// Calls many times at once, and gives the answers in the order of the calls.
-    pub fn call_all(&mut self, calls: &[(&str, Vec<Value>)]) -> Result<Vec<Result<Value, ClientError>>, ClientError> {
+    pub fn call_all(
+        &mut self,
+        calls: &[(&str, Vec<Value>)],
+    ) -> Result<Vec<Result<Value, ClientError>>, ClientError> {
         let first = self.calls;
-        let mut answers: Vec<Option<Result<Value, ClientError>>> = calls.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<Result<Value, ClientError>>> =
+            calls.iter().map(|_| None).collect();
         // A window: with everything sent first, both sides could wait for the other to read.
         let window = 32.min(calls.len());
         let mut sent = 0;
         for _ in 0..calls.len() {
-            while sent < calls.len() && sent - answers.iter().filter(|answer| answer.is_some()).count() < window {
+            while sent < calls.len()
+                && sent - answers.iter().filter(|answer| answer.is_some()).count() < window
+            {
                 self.send(calls[sent].0, &calls[sent].1)?;
                 sent += 1;
             }
             let (id, results) = self.receive_any::<Vec<Value>>("call")?;
-            let at = id.and_then(|id| usize::try_from(id.checked_sub(first)?).ok()).filter(|at| *at < calls.len());
+            let at = id
+                .and_then(|id| usize::try_from(id.checked_sub(first)?).ok())
+                .filter(|at| *at < calls.len());
             let Some(at) = at else {
-                return Err(ClientError::Answer { method: "call".to_owned(), reason: "it answers a call that was not made".to_owned() });
+                return Err(ClientError::Answer {
+                    method: "call".to_owned(),
+                    reason: "it answers a call that was not made".to_owned(),
+                });
             };
-            answers[at] = Some(results.map(|mut results| if results.is_empty() { Value::Null } else { results.swap_remove(0) }));
+            answers[at] = Some(results.map(|mut results| {
+                if results.is_empty() {
+                    Value::Null
+                } else {
+                    results.swap_remove(0)
+                }
+            }));
         }
         Ok(answers.into_iter().flatten().collect())
     }
@@ -110,17 +145,36 @@ impl Client {
         }
     }
 
-    fn receive<T: DeserializeOwned>(&mut self, method: &str) -> Result<Result<T, ClientError>, ClientError> {
+    fn receive<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+    ) -> Result<Result<T, ClientError>, ClientError> {
         Ok(self.receive_any(method)?.1)
     }
 
     /// An answer, and the number of the call it is for.
-    fn receive_any<T: DeserializeOwned>(&mut self, method: &str) -> Result<(Option<u64>, Result<T, ClientError>), ClientError> {
-        let message = next_message(&mut self.stream, &mut self.buffer).map_err(|source| ClientError::Broken { method: method.to_owned(), source })?;
-        let bad = |reason: String| ClientError::Answer { method: method.to_owned(), reason };
-        let [body, id] = message.as_slice() else { return Err(bad(format!("{} parts instead of 2", message.len()))) };
-        let id = std::str::from_utf8(id).ok().and_then(|id| id.rsplit(':').next()?.parse().ok());
-        let body = amp::as_json(body).ok_or_else(|| bad("its first part is not JSON".to_owned()))?;
+    fn receive_any<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+    ) -> Result<(Option<u64>, Result<T, ClientError>), ClientError> {
+        let message = next_message(&mut self.stream, &mut self.buffer).map_err(|source| {
+            ClientError::Broken {
+                method: method.to_owned(),
+                source,
+            }
+        })?;
+        let bad = |reason: String| ClientError::Answer {
+            method: method.to_owned(),
+            reason,
+        };
+        let [body, id] = message.as_slice() else {
+            return Err(bad(format!("{} parts instead of 2", message.len())));
+        };
+        let id = std::str::from_utf8(id)
+            .ok()
+            .and_then(|id| id.rsplit(':').next()?.parse().ok());
+        let body =
+            amp::as_json(body).ok_or_else(|| bad("its first part is not JSON".to_owned()))?;
         #[derive(serde::Deserialize)]
         struct Reply<T> {
             args: Option<T>,
@@ -128,12 +182,20 @@ impl Client {
         }
         // An error comes without args; null stands for a result that is not there.
         match serde_json::from_slice::<Reply<T>>(body) {
-            Ok(Reply { error: Some(error), .. }) => {
-                let words = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
+            Ok(Reply {
+                error: Some(error), ..
+            }) => {
+                let words = error
+                    .as_str()
+                    .map_or_else(|| error.to_string(), str::to_owned);
                 Ok((id, Err(ClientError::Refused(words))))
             }
-            Ok(Reply { args: Some(args), .. }) => Ok((id, Ok(args))),
-            Ok(Reply { args: None, .. }) => Err(bad("it holds neither a result nor an error".to_owned())),
+            Ok(Reply {
+                args: Some(args), ..
+            }) => Ok((id, Ok(args))),
+            Ok(Reply { args: None, .. }) => {
+                Err(bad("it holds neither a result nor an error".to_owned()))
+            }
             Err(error) => Err(bad(error.to_string())),
         }
     }
@@ -149,8 +211,14 @@ pub struct BusClient {
 impl BusClient {
     /// Connects.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path).map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
-        Ok(Self { stream, buffer: BytesMut::new() })
+        let stream = UnixStream::connect(path).map_err(|source| ClientError::Connect {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            stream,
+            buffer: BytesMut::new(),
+        })
     }
 
     /// How long `next` waits; `None` for ever.
@@ -164,7 +232,8 @@ impl BusClient {
             let message = next_message(&mut self.stream, &mut self.buffer)?;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             if let [topic, payload] = message.as_slice()
-                && let (Some(topic), Some(payload)) = (topic.strip_prefix(b"s:"), amp::as_json(payload))
+                && let (Some(topic), Some(payload)) =
+                    (topic.strip_prefix(b"s:"), amp::as_json(payload))
             {
                 return Ok((text(topic), text(payload)));
             }

@@ -1,1 +1,8 @@
 //! PM2's protocol: AMP framing, axon's request-reply and bus sockets, and the RPC methods.
+
+pub mod amp;
+pub mod client;
+mod methods;
+mod publish;
+mod report;
+pub mod server;

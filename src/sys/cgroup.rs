@@ -14,7 +14,8 @@ pub struct CgroupRoot {
 impl CgroupRoot {
     /// Makes `fornax-PID` below our own cgroup. An error means: no cgroup v2 here, or not ours to write.
     pub fn create(pid: u32) -> io::Result<Self> {
-        let base = own_path().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 hierarchy"))?;
+        let base = own_path()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 hierarchy"))?;
         let path = base.join(format!("fornax-{pid}"));
         fs::create_dir(&path)?;
         let root = Self { path };
@@ -55,7 +56,10 @@ impl Cgroup {
     /// A descriptor for `CLONE_INTO_CGROUP`.
     pub fn open(&self) -> io::Result<OwnedFd> {
         use std::os::unix::fs::OpenOptionsExt;
-        let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(&self.path)?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
+            .open(&self.path)?;
         Ok(file.into())
     }
 
@@ -105,10 +109,16 @@ fn own_path() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let mount = mounts.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
-        right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4).map(PathBuf::from))?
+        right
+            .starts_with("cgroup2 ")
+            .then(|| left.split(' ').nth(4).map(PathBuf::from))?
     })?;
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let relative = own.lines().find_map(|line| line.strip_prefix("0::/"))?.trim_end_matches(" (deleted)").to_owned();
+    let relative = own
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))?
+        .trim_end_matches(" (deleted)")
+        .to_owned();
     let path = mount.join(relative);
     path.is_dir().then_some(path)
 }

@@ -21,7 +21,12 @@ pub fn input_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// A stream socket pair for Node's IPC channel: ours is non-blocking, the child's is as Node makes it: `(ours, theirs)`.
 pub fn channel_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?;
     set_nonblocking(&ours)?;
     Ok((ours, theirs))
 }

@@ -3,7 +3,7 @@
 
 pub mod cgroup;
 pub mod fds;
+pub mod lockfile;
 pub mod pidfd;
 pub mod procfs;
 pub mod spawn;
-pub mod lockfile;

@@ -21,17 +21,32 @@ pub fn open(pid: u32) -> io::Result<OwnedFd> {
 pub fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<bool> {
     let no_info: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: the descriptor is open for the call's duration; a null siginfo asks for the default one.
-    let outcome = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal.0, no_info, 0) };
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal.0,
+            no_info,
+            0,
+        )
+    };
     if outcome == 0 {
         return Ok(true);
     }
     let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::ESRCH) { Ok(false) } else { Err(error) }
+    if error.raw_os_error() == Some(libc::ESRCH) {
+        Ok(false)
+    } else {
+        Err(error)
+    }
 }
 
 /// Reaps our child behind the descriptor, if it has ended: `None` while it runs.
 pub fn try_wait(pidfd: &OwnedFd) -> io::Result<Option<ExitCause>> {
-    match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)? {
+    match waitid(
+        Id::PIDFd(pidfd.as_fd()),
+        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
+    )? {
         WaitStatus::Exited(_, code) => Ok(Some(ExitCause::Code(code))),
         WaitStatus::Signaled(_, signal, _) => Ok(Some(ExitCause::Signal(Signal(signal as i32)))),
         _ => Ok(None),

@@ -70,7 +70,9 @@ pub fn stat(pid: u32) -> Option<ProcStat> {
 
 /// Every process that can be seen.
 pub fn all() -> Vec<ProcStat> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
@@ -88,39 +90,55 @@ pub fn own_children() -> Option<Vec<u32>> {
             Err(_) if !task.path().exists() => continue,
             Err(_) => return None,
         };
-        children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        children.extend(
+            text.split_ascii_whitespace()
+                .filter_map(|pid| pid.parse::<u32>().ok()),
+        );
     }
     Some(children)
 }
 
 /// Whether the process was started with this `NAME=value` in its environment.
 pub fn environ_has(pid: u32, entry: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|line| line == entry.as_bytes()))
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        environ
+            .split(|byte| *byte == 0)
+            .any(|line| line == entry.as_bytes())
+    })
 }
 
 /// The short name of a process (`comm`), for messages.
 pub fn name(pid: u32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim_end().to_owned())
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .ok()
+        .map(|name| name.trim_end().to_owned())
 }
 
 /// The kernel's count of out-of-memory kills since boot (`oom_kill` in /proc/vmstat).
 pub fn oom_kills() -> Option<u64> {
     let text = fs::read_to_string("/proc/vmstat").ok()?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
 /// Clock ticks in a second.
 pub fn ticks_per_second() -> u64 {
     // SAFETY: sysconf takes an integer and returns one.
     let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    u64::try_from(ticks).ok().filter(|ticks| *ticks > 0).unwrap_or(100)
+    u64::try_from(ticks)
+        .ok()
+        .filter(|ticks| *ticks > 0)
+        .unwrap_or(100)
 }
 
 /// Bytes in a page.
 pub fn page_size() -> u64 {
     // SAFETY: sysconf takes an integer and returns one.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).ok().filter(|size| *size > 0).unwrap_or(4096)
+    u64::try_from(size)
+        .ok()
+        .filter(|size| *size > 0)
+        .unwrap_or(4096)
 }
 
 /// Who listens on a TCP port of this machine: the pids that can be seen holding such a socket. Empty when nobody can be named.
@@ -128,17 +146,29 @@ pub fn listeners(port: u16) -> Vec<u32> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|text| text.lines().skip(1).filter_map(|line| listening_inode(line, port)).collect::<Vec<_>>())
+        .flat_map(|text| {
+            text.lines()
+                .skip(1)
+                .filter_map(|line| listening_inode(line, port))
+                .collect::<Vec<_>>()
+        })
         .collect();
     if inodes.is_empty() {
         return Vec::new();
     }
     let holds = |pid: u32| {
         fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
-            fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| inodes.iter().any(|inode| to.as_os_str() == inode.as_str())))
+            fds.flatten().any(|fd| {
+                fs::read_link(fd.path())
+                    .is_ok_and(|to| inodes.iter().any(|inode| to.as_os_str() == inode.as_str()))
+            })
         })
     };
-    all().into_iter().map(|process| process.pid).filter(|pid| holds(*pid)).collect()
+    all()
+        .into_iter()
+        .map(|process| process.pid)
+        .filter(|pid| holds(*pid))
+        .collect()
 }
 
 /// The socket's name as fd links show it, if this line of /proc/net/tcp is a listener on the port.
@@ -159,13 +189,31 @@ mod tests {
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
         let line = b"42 (a) b (c)) S 7 42 40 0 -1 4194304 1 2 3 4 11 22 33 44 20 0 1 0 987 1000 55 18446744073709551615 0";
         let stat = parse_stat(line).unwrap();
-        assert_eq!((stat.pid, stat.ppid, stat.session, stat.state), (42, 7, 40, b'S'));
-        assert_eq!((stat.cpu_ticks, stat.children_ticks, stat.start_time, stat.rss_pages), (33, 77, 987, 55));
+        assert_eq!(
+            (stat.pid, stat.ppid, stat.session, stat.state),
+            (42, 7, 40, b'S')
+        );
+        assert_eq!(
+            (
+                stat.cpu_ticks,
+                stat.children_ticks,
+                stat.start_time,
+                stat.rss_pages
+            ),
+            (33, 77, 987, 55)
+        );
     }
 
     #[test]
     fn rubbish_is_no_process() {
-        for text in [&b""[..], b"1", b"1 (x", b"1 (x) S", b") (", b"x (y) S 1 2 3"] {
+        for text in [
+            &b""[..],
+            b"1",
+            b"1 (x",
+            b"1 (x) S",
+            b") (",
+            b"x (y) S 1 2 3",
+        ] {
             assert_eq!(parse_stat(text), None);
         }
     }

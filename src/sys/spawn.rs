@@ -66,7 +66,9 @@ pub enum SpawnError {
         source: NulError,
     },
     /// The kernel refused a new process.
-    #[error("cannot create a process: {source}; the limit of processes or memory may be reached (ulimit -u, pids.max)")]
+    #[error(
+        "cannot create a process: {source}; the limit of processes or memory may be reached (ulimit -u, pids.max)"
+    )]
     Clone {
         /// Its answer.
         #[source]
@@ -153,13 +155,25 @@ struct Prepared<'a> {
 /// Starts the child and waits until it has been exec'ed or has failed to be.
 pub fn spawn(plan: SpawnPlan) -> Result<Spawned, SpawnError> {
     let setup = |source: io::Error| SpawnError::Setup { source };
-    let (report_read, report_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| setup(errno.into()))?;
+    let (report_read, report_write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| setup(errno.into()))?;
     // Sources at 10 and above, so that no dup2 below overwrites one that is still needed.
     let mut high = Vec::with_capacity(5);
-    for fd in plan.stdio.iter().chain(plan.channel.iter()).chain([&report_write]) {
+    for fd in plan
+        .stdio
+        .iter()
+        .chain(plan.channel.iter())
+        .chain([&report_write])
+    {
         high.push(dup_high(fd).map_err(setup)?);
     }
-    let pointers = |strings: &[CString]| strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
+    let pointers = |strings: &[CString]| {
+        strings
+            .iter()
+            .map(|text| text.as_ptr())
+            .chain([std::ptr::null()])
+            .collect::<Vec<_>>()
+    };
     let (argv, envp) = (pointers(&plan.args), pointers(&plan.env));
     let report = high.last().map_or(-1, AsRawFd::as_raw_fd);
     let prepared = Prepared {
@@ -167,28 +181,50 @@ pub fn spawn(plan: SpawnPlan) -> Result<Spawned, SpawnError> {
         argv: &argv,
         envp: &envp,
         cwd: plan.cwd.as_ptr(),
-        fds: [high[0].as_raw_fd(), high[1].as_raw_fd(), high[2].as_raw_fd()],
-        channel: if plan.channel.is_some() { high[3].as_raw_fd() } else { -1 },
+        fds: [
+            high[0].as_raw_fd(),
+            high[1].as_raw_fd(),
+            high[2].as_raw_fd(),
+        ],
+        channel: if plan.channel.is_some() {
+            high[3].as_raw_fd()
+        } else {
+            -1
+        },
         user: plan.user.as_ref(),
         report,
     };
-    let (pid, pidfd, in_cgroup) = clone_child(&prepared, plan.cgroup.as_ref()).map_err(|source| SpawnError::Clone { source })?;
+    let (pid, pidfd, in_cgroup) = clone_child(&prepared, plan.cgroup.as_ref())
+        .map_err(|source| SpawnError::Clone { source })?;
     drop(high);
     drop(report_write);
     let mut told = [0_u8; 5];
     match File::from(report_read).read(&mut told) {
         Ok(5) => {}
         // The end of the pipe: exec has closed it.
-        _ => return Ok(Spawned { pid, pidfd, in_cgroup }),
+        _ => {
+            return Ok(Spawned {
+                pid,
+                pidfd,
+                in_cgroup,
+            });
+        }
     }
     // It has told why and is about to _exit: reap it, it never was a run.
     let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid as i32), None);
-    let source = io::Error::from_raw_os_error(i32::from_ne_bytes([told[1], told[2], told[3], told[4]]));
+    let source =
+        io::Error::from_raw_os_error(i32::from_ne_bytes([told[1], told[2], told[3], told[4]]));
     let path_of = |text: &CString| PathBuf::from(std::ffi::OsStr::from_bytes(text.as_bytes()));
     Err(match told[0] {
-        stage if stage == Stage::Chdir as u8 => SpawnError::Chdir { path: path_of(&plan.cwd), source },
+        stage if stage == Stage::Chdir as u8 => SpawnError::Chdir {
+            path: path_of(&plan.cwd),
+            source,
+        },
         stage if stage == Stage::User as u8 => SpawnError::User { source },
-        stage if stage == Stage::Exec as u8 => SpawnError::Exec { path: path_of(&plan.program), source },
+        stage if stage == Stage::Exec as u8 => SpawnError::Exec {
+            path: path_of(&plan.program),
+            source,
+        },
         _ => SpawnError::Setup { source },
     })
 }
@@ -200,7 +236,10 @@ fn dup_high(fd: &OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// clone3 into the cgroup; without the cgroup if the kernel refuses that; plain fork where clone3 itself is forbidden.
-fn clone_child(prepared: &Prepared<'_>, cgroup: Option<&OwnedFd>) -> io::Result<(u32, OwnedFd, bool)> {
+fn clone_child(
+    prepared: &Prepared<'_>,
+    cgroup: Option<&OwnedFd>,
+) -> io::Result<(u32, OwnedFd, bool)> {
     if let Some(cgroup) = cgroup
         && let Ok((pid, pidfd)) = clone3(prepared, Some(cgroup))
     {
@@ -224,7 +263,11 @@ fn clone_child(prepared: &Prepared<'_>, cgroup: Option<&OwnedFd>) -> io::Result<
 
 fn clone3(prepared: &Prepared<'_>, cgroup: Option<&OwnedFd>) -> io::Result<(u32, OwnedFd)> {
     let mut pidfd: RawFd = -1;
-    let into_cgroup = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    let into_cgroup = if cgroup.is_some() {
+        CLONE_INTO_CGROUP
+    } else {
+        0
+    };
     // SAFETY: all-zero is a valid clone_args; the fields used are set below.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = libc::CLONE_PIDFD as u64 | into_cgroup;
@@ -232,7 +275,13 @@ fn clone3(prepared: &Prepared<'_>, cgroup: Option<&OwnedFd>) -> io::Result<(u32,
     args.exit_signal = libc::SIGCHLD as u64;
     args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
     // SAFETY: without CLONE_VM the child works on a copy of memory; it runs `child_main` only, which never returns.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    };
     match pid {
         0 => child_main(prepared),
         -1 => Err(io::Error::last_os_error()),
@@ -246,7 +295,13 @@ fn child_main(prepared: &Prepared<'_>) -> ! {
     let failed = match child_setup(prepared) {
         Ok(()) => {
             // SAFETY: the pointers come from live C strings and null-ended arrays of them.
-            unsafe { libc::execve(prepared.program, prepared.argv.as_ptr(), prepared.envp.as_ptr()) };
+            unsafe {
+                libc::execve(
+                    prepared.program,
+                    prepared.argv.as_ptr(),
+                    prepared.envp.as_ptr(),
+                )
+            };
             Stage::Exec
         }
         Err(stage) => stage,
@@ -295,9 +350,19 @@ fn reset_signals() {
 fn take_user(user: &UserIds) -> Result<(), Stage> {
     // SAFETY: integers, and one array with its length.
     unsafe {
-        check(libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) as libc::c_int, Stage::User)?;
-        check(libc::syscall(libc::SYS_setgid, user.gid) as libc::c_int, Stage::User)?;
-        check(libc::syscall(libc::SYS_setuid, user.uid) as libc::c_int, Stage::User)
+        check(
+            libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr())
+                as libc::c_int,
+            Stage::User,
+        )?;
+        check(
+            libc::syscall(libc::SYS_setgid, user.gid) as libc::c_int,
+            Stage::User,
+        )?;
+        check(
+            libc::syscall(libc::SYS_setuid, user.uid) as libc::c_int,
+            Stage::User,
+        )
     }
 }
 
@@ -313,10 +378,18 @@ mod tests {
 
     fn plan(program: &str, args: &[&str], cwd: &str) -> (SpawnPlan, OwnedFd) {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-        let null: OwnedFd = File::options().read(true).write(true).open("/dev/null").unwrap().into();
+        let null: OwnedFd = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .unwrap()
+            .into();
         let plan = SpawnPlan {
             program: c_string("program", program).unwrap(),
-            args: args.iter().map(|arg| c_string("argument", *arg).unwrap()).collect(),
+            args: args
+                .iter()
+                .map(|arg| c_string("argument", *arg).unwrap())
+                .collect(),
             env: vec![c_string("variable", "PATH=/usr/bin:/bin").unwrap()],
             cwd: c_string("cwd", cwd).unwrap(),
             stdio: [null.try_clone().unwrap(), write, null],
@@ -328,9 +401,14 @@ mod tests {
     }
 
     fn wait(spawned: &Spawned) -> ExitCause {
-        let mut poll = [nix::poll::PollFd::new(spawned.pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        let mut poll = [nix::poll::PollFd::new(
+            spawned.pidfd.as_fd(),
+            nix::poll::PollFlags::POLLIN,
+        )];
         nix::poll::poll(&mut poll, 10_000_u16).unwrap();
-        crate::sys::pidfd::try_wait(&spawned.pidfd).unwrap().expect("ended within the deadline")
+        crate::sys::pidfd::try_wait(&spawned.pidfd)
+            .unwrap()
+            .expect("ended within the deadline")
     }
 
     #[test]
@@ -353,7 +431,11 @@ mod tests {
         for (program, cwd, want) in [
             ("/no/such/program", "/", "cannot execute /no/such/program"),
             ("/etc/passwd", "/", "chmod +x"),
-            ("/bin/sh", "/no/such/folder", "working directory /no/such/folder"),
+            (
+                "/bin/sh",
+                "/no/such/folder",
+                "working directory /no/such/folder",
+            ),
         ] {
             let (plan, _read) = plan(program, &["x"], cwd);
             let message = spawn(plan).unwrap_err().to_string();
@@ -366,6 +448,9 @@ mod tests {
         let (exits, _read) = plan("/bin/sh", &["sh", "-c", "exit 7"], "/");
         assert_eq!(wait(&spawn(exits).unwrap()), ExitCause::Code(7));
         let (killed, _read) = plan("/bin/sh", &["sh", "-c", "kill -9 $$"], "/");
-        assert_eq!(wait(&spawn(killed).unwrap()), ExitCause::Signal(crate::core::signal::Signal::KILL));
+        assert_eq!(
+            wait(&spawn(killed).unwrap()),
+            ExitCause::Signal(crate::core::signal::Signal::KILL)
+        );
     }
 }

@@ -28,7 +28,11 @@ pub struct Defaults {
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { kill_timeout: stop::KILL_TIMEOUT, kill_signal: Signal::INT, listen_timeout: LISTEN_TIMEOUT }
+        Self {
+            kill_timeout: stop::KILL_TIMEOUT,
+            kill_signal: Signal::INT,
+            listen_timeout: LISTEN_TIMEOUT,
+        }
     }
 }
 
@@ -110,16 +114,34 @@ pub enum SpecError {
 impl AppSpec {
     /// Reads the object that `prepare` carries. Tolerant where PM2 is: a value of an odd type counts as absent.
     pub fn from_map(map: &Map<String, Value>, defaults: Defaults) -> Result<Self, SpecError> {
-        let text = |key: &'static str| map.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let required = |key: &'static str| text(key).map(str::to_owned).ok_or(SpecError::Missing { key });
-        let path = |key| text(key).filter(|path| !matches!(*path, "/dev/null" | "NULL")).map(PathBuf::from);
+        let text = |key: &'static str| {
+            map.get(key)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+        };
+        let required = |key: &'static str| {
+            text(key)
+                .map(str::to_owned)
+                .ok_or(SpecError::Missing { key })
+        };
+        let path = |key| {
+            text(key)
+                .filter(|path| !matches!(*path, "/dev/null" | "NULL"))
+                .map(PathBuf::from)
+        };
         let name = required("name")?;
         let fornax = match map.get("fornax") {
             None | Some(Value::Null) => FornaxBlock::default(),
-            Some(block) => serde_json::from_value(block.clone())
-                .map_err(|error| SpecError::Fornax { app: name.clone(), problem: error.to_string() })?,
+            Some(block) => {
+                serde_json::from_value(block.clone()).map_err(|error| SpecError::Fornax {
+                    app: name.clone(),
+                    problem: error.to_string(),
+                })?
+            }
         };
-        let interpreter = text("exec_interpreter").filter(|name| *name != "none").map(str::to_owned);
+        let interpreter = text("exec_interpreter")
+            .filter(|name| *name != "none")
+            .map(str::to_owned);
         let date_format = match (text("log_date_format"), truth(map, "time")) {
             (Some(format), _) => Some(format.to_owned()),
             (None, Some(true)) => Some(TIME_FORMAT.to_owned()),
@@ -145,7 +167,10 @@ impl AppSpec {
             pid_path: text("pm_pid_path").map(PathBuf::from),
             autostart: truth(map, "autostart") != Some(false),
             module: truth(map, "pmx_module") == Some(true),
-            watch: !matches!(map.get("watch"), None | Some(Value::Null | Value::Bool(false))),
+            watch: !matches!(
+                map.get("watch"),
+                None | Some(Value::Null | Value::Bool(false))
+            ),
             user: identity(map.get("uid")),
             group: identity(map.get("gid")),
             name: name.into(),
@@ -155,13 +180,24 @@ impl AppSpec {
 }
 
 fn policy(map: &Map<String, Value>, fornax: &FornaxBlock, defaults: Defaults) -> Policy {
-    let millis = |key: &str| number(map.get(key)).filter(|value| *value >= 0).map(|value| Millis(value as u64));
+    let millis = |key: &str| {
+        number(map.get(key))
+            .filter(|value| *value >= 0)
+            .map(|value| Millis(value as u64))
+    };
     let stop_exit_codes = match map.get("stop_exit_codes") {
-        Some(Value::Array(codes)) => codes.iter().filter_map(|code| number(Some(code))).map(|code| code as i32).collect(),
+        Some(Value::Array(codes)) => codes
+            .iter()
+            .filter_map(|code| number(Some(code)))
+            .map(|code| code as i32)
+            .collect(),
         other => number(other).map(|code| code as i32).into_iter().collect(),
     };
     let ladder = if fornax.stop.is_empty() {
-        stop::pm2_ladder(defaults.kill_signal, Some(millis("kill_timeout").unwrap_or(defaults.kill_timeout)))
+        stop::pm2_ladder(
+            defaults.kill_signal,
+            Some(millis("kill_timeout").unwrap_or(defaults.kill_timeout)),
+        )
     } else {
         fornax.stop.clone()
     };
@@ -169,7 +205,9 @@ fn policy(map: &Map<String, Value>, fornax: &FornaxBlock, defaults: Defaults) ->
         restart: RestartPolicy {
             autorestart: truth(map, "autorestart") != Some(false),
             min_uptime: millis("min_uptime").unwrap_or(Millis(1_000)),
-            max_restarts: number(map.get("max_restarts")).and_then(|count| u32::try_from(count).ok()).unwrap_or(16),
+            max_restarts: number(map.get("max_restarts"))
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(16),
             restart_delay: millis("restart_delay"),
             exp_backoff: millis("exp_backoff_restart_delay").filter(|delay| *delay > Millis(0)),
             stop_exit_codes,
@@ -195,7 +233,9 @@ fn truth(map: &Map<String, Value>, key: &str) -> Option<bool> {
 /// A whole number, or text that is one.
 fn number(value: Option<&Value>) -> Option<i64> {
     match value? {
-        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|float| float as i64)),
+        Value::Number(number) => number
+            .as_i64()
+            .or_else(|| number.as_f64().map(|float| float as i64)),
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     }
@@ -228,7 +268,9 @@ mod tests {
 
     fn spec(extra: Value) -> Result<AppSpec, SpecError> {
         let mut map = json!({"name": "a", "pm_exec_path": "/srv/a.js", "pm_cwd": "/srv", "exec_interpreter": "node", "env": {}});
-        map.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        map.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         AppSpec::from_map(map.as_object().unwrap(), Defaults::default())
     }
 
@@ -237,7 +279,10 @@ mod tests {
         let spec = spec(json!({})).unwrap();
         assert_eq!(spec.policy.restart, RestartPolicy::default());
         assert_eq!(spec.policy.ladder, stop::pm2_ladder(Signal::INT, None));
-        assert_eq!((&*spec.namespace, spec.autostart, spec.policy.listen_timeout), ("default", true, Millis(3_000)));
+        assert_eq!(
+            (&*spec.namespace, spec.autostart, spec.policy.listen_timeout),
+            ("default", true, Millis(3_000))
+        );
     }
 
     #[test]
@@ -245,18 +290,31 @@ mod tests {
         let spec = spec(json!({"autorestart": "false", "kill_timeout": "3000", "stop_exit_codes": ["0", 3], "max_restarts": "4"})).unwrap();
         assert!(!spec.policy.restart.autorestart);
         assert_eq!(spec.policy.ladder[0].wait, Millis(3_000));
-        assert_eq!((spec.policy.restart.stop_exit_codes, spec.policy.restart.max_restarts), (vec![0, 3], 4));
+        assert_eq!(
+            (
+                spec.policy.restart.stop_exit_codes,
+                spec.policy.restart.max_restarts
+            ),
+            (vec![0, 3], 4)
+        );
     }
 
     #[test]
     fn a_wrong_fornax_block_is_an_error_that_names_the_app() {
-        let error = spec(json!({"fornax": {"prot": 1}})).unwrap_err().to_string();
-        assert!(error.contains("app `a`") && error.contains("prot"), "{error}");
+        let error = spec(json!({"fornax": {"prot": 1}}))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("app `a`") && error.contains("prot"),
+            "{error}"
+        );
     }
 
     #[test]
     fn no_file_is_said_by_dev_null() {
-        let spec = spec(json!({"pm_out_log_path": "/dev/null", "pm_err_log_path": "NULL", "time": true})).unwrap();
+        let spec =
+            spec(json!({"pm_out_log_path": "/dev/null", "pm_err_log_path": "NULL", "time": true}))
+                .unwrap();
         assert_eq!((spec.logs.out, spec.logs.err), (None, None));
         assert_eq!(spec.logs.date_format.as_deref(), Some(TIME_FORMAT));
     }

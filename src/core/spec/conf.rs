@@ -45,7 +45,11 @@ impl Conf {
         let env = map.get("env").and_then(Value::as_object).unwrap_or(&empty);
         let configured = |key: &str| map.contains_key(key) || RUNTIME_KEYS.contains(&key);
         Self {
-            head: inside(map.iter().filter(|(key, _)| !RUNTIME_KEYS.contains(&key.as_str()))).into(),
+            head: inside(
+                map.iter()
+                    .filter(|(key, _)| !RUNTIME_KEYS.contains(&key.as_str())),
+            )
+            .into(),
             env: format!("{{{}}}", inside(env.iter())).into(),
             flat: inside(env.iter().filter(|(key, _)| !configured(key))).into(),
         }
@@ -54,7 +58,8 @@ impl Conf {
     /// Back to the object.
     pub fn to_map(&self) -> Map<String, Value> {
         let object = format!("{{{}}}", self.head);
-        let mut map: Map<String, Value> = serde_json::from_str(&object).expect("head was written by Conf::new");
+        let mut map: Map<String, Value> =
+            serde_json::from_str(&object).expect("head was written by Conf::new");
         map.insert("env".to_owned(), Value::Object(self.env_map()));
         map
     }
@@ -69,8 +74,13 @@ impl Conf {
     pub fn environment(&self) -> BTreeMap<String, String> {
         let map = self.to_map();
         let env = self.env_map();
-        let scalars = map.iter().filter(|(key, _)| *key != "env").chain(env.iter());
-        scalars.filter_map(|(key, value)| Some((key.clone(), scalar(value)?))).collect()
+        let scalars = map
+            .iter()
+            .filter(|(key, _)| *key != "env")
+            .chain(env.iter());
+        scalars
+            .filter_map(|(key, value)| Some((key.clone(), scalar(value)?)))
+            .collect()
     }
 }
 
@@ -110,15 +120,30 @@ mod tests {
     fn what_goes_in_comes_out_less_the_runtime_keys() {
         let value = json!({"name": "a\"b", "args": ["x"], "env": {"A": "1", "name": "shadowed"}, "pm_id": 7, "status": "online"});
         let conf = conf(value);
-        assert_eq!(Value::Object(conf.to_map()), json!({"name": "a\"b", "args": ["x"], "env": {"A": "1", "name": "shadowed"}}));
+        assert_eq!(
+            Value::Object(conf.to_map()),
+            json!({"name": "a\"b", "args": ["x"], "env": {"A": "1", "name": "shadowed"}})
+        );
         assert_eq!(&*conf.flat, r#""A":"1""#);
     }
 
     #[test]
     fn the_process_sees_scalars_only_and_its_own_environment_wins() {
-        let conf = conf(json!({"name": "a", "watch": false, "args": ["x"], "port": 80, "env": {"name": "mine", "N": 1, "O": {}, "Z": null}}));
+        let conf = conf(
+            json!({"name": "a", "watch": false, "args": ["x"], "port": 80, "env": {"name": "mine", "N": 1, "O": {}, "Z": null}}),
+        );
         let seen = conf.environment();
-        let want = [("N", "1"), ("name", "mine"), ("port", "80"), ("watch", "false")];
-        assert_eq!(seen.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), want);
+        let want = [
+            ("N", "1"),
+            ("name", "mine"),
+            ("port", "80"),
+            ("watch", "false"),
+        ];
+        assert_eq!(
+            seen.iter()
+                .map(|(k, v)| (k.as_str(), v.as_str()))
+                .collect::<Vec<_>>(),
+            want
+        );
     }
 }

@@ -144,7 +144,12 @@ pub struct LogRotation {
 
 impl Default for LogRotation {
     fn default() -> Self {
-        Self { rotate: true, max_size: Bytes(10 << 20), retain: 30, compress: false }
+        Self {
+            rotate: true,
+            max_size: Bytes(10 << 20),
+            retain: 30,
+            compress: false,
+        }
     }
 }
 

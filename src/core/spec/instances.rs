@@ -51,11 +51,13 @@ pub fn index(map: &Map<String, Value>) -> Option<u64> {
 pub fn set_increment(map: &mut Map<String, Value>, last: Option<i64>) -> Option<i64> {
     let variable = map.get("increment_var")?.as_str()?.to_owned();
     let env = map.get("env").and_then(Value::as_object);
-    let own = env.and_then(|env| env.get(&variable)).and_then(|value| match value {
-        Value::Number(number) => number.as_i64(),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    });
+    let own = env
+        .and_then(|env| env.get(&variable))
+        .and_then(|value| match value {
+            Value::Number(number) => number.as_i64(),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        });
     let value = last.map_or(own.unwrap_or(0), |last| last + 1);
     map.insert(variable.clone(), Value::from(value));
     if let Some(env) = map.get_mut("env").and_then(Value::as_object_mut) {
@@ -66,7 +68,9 @@ pub fn set_increment(map: &mut Map<String, Value>, last: Option<i64>) -> Option<
 
 /// Numbers the instance's files: `x.log` becomes `x-3.log`, unless its logs are merged; `x.pid` always.
 pub fn set_paths(map: &mut Map<String, Value>, id: PmId) {
-    let merged = map.get("merge_logs").is_some_and(|value| *value == Value::Bool(true));
+    let merged = map
+        .get("merge_logs")
+        .is_some_and(|value| *value == Value::Bool(true));
     if !merged {
         for key in ["pm_out_log_path", "pm_err_log_path", "pm_log_path"] {
             renumber(map, key, ".log", id);
@@ -79,7 +83,9 @@ fn renumber(map: &mut Map<String, Value>, key: &str, extension: &str, id: PmId) 
     if let Some(Value::String(path)) = map.get_mut(key)
         && let Some(stem) = path.strip_suffix(extension)
     {
-        let digits = stem.rfind('-').filter(|at| stem.len() > at + 1 && stem[at + 1..].bytes().all(|byte| byte.is_ascii_digit()));
+        let digits = stem.rfind('-').filter(|at| {
+            stem.len() > at + 1 && stem[at + 1..].bytes().all(|byte| byte.is_ascii_digit())
+        });
         let stem = digits.map_or(stem, |at| &stem[..at]);
         *path = format!("{stem}-{id}{extension}");
     }
@@ -111,12 +117,22 @@ mod tests {
 
     #[test]
     fn files_are_numbered_unless_merged() {
-        let mut numbered = map(json!({"pm_out_log_path": "/l/a-out.log", "pm_err_log_path": "/l/b-12.log", "pm_pid_path": "/p/web-2.pid"}));
+        let mut numbered = map(
+            json!({"pm_out_log_path": "/l/a-out.log", "pm_err_log_path": "/l/b-12.log", "pm_pid_path": "/p/web-2.pid"}),
+        );
         set_paths(&mut numbered, PmId(7));
-        assert_eq!(Value::Object(numbered), json!({"pm_out_log_path": "/l/a-out-7.log", "pm_err_log_path": "/l/b-7.log", "pm_pid_path": "/p/web-7.pid"}));
-        let mut merged = map(json!({"pm_out_log_path": "/l/a.log", "merge_logs": true, "pm_pid_path": "/p/a.pid"}));
+        assert_eq!(
+            Value::Object(numbered),
+            json!({"pm_out_log_path": "/l/a-out-7.log", "pm_err_log_path": "/l/b-7.log", "pm_pid_path": "/p/web-7.pid"})
+        );
+        let mut merged = map(
+            json!({"pm_out_log_path": "/l/a.log", "merge_logs": true, "pm_pid_path": "/p/a.pid"}),
+        );
         set_paths(&mut merged, PmId(7));
-        assert_eq!(Value::Object(merged), json!({"pm_out_log_path": "/l/a.log", "merge_logs": true, "pm_pid_path": "/p/a-7.pid"}));
+        assert_eq!(
+            Value::Object(merged),
+            json!({"pm_out_log_path": "/l/a.log", "merge_logs": true, "pm_pid_path": "/p/a-7.pid"})
+        );
     }
 
     #[test]

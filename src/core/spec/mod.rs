@@ -3,4 +3,5 @@
 pub mod app;
 pub mod conf;
 pub mod fornax;
+pub mod home;
 pub mod instances;

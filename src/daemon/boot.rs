@@ -1,0 +1,295 @@
+//! The daemon's birth and end: home, lock, sockets, threads; and, at the end, the dump and every app stopped.
+
+use super::bus::Bus;
+use super::command::Command;
+use super::handle::{DaemonInfo, Handle, HttpRequest, HttpState};
+use super::run::{Daemon, Inputs};
+use super::settings::Settings;
+use super::snapshot::Snapshot;
+use super::world::RealWorld;
+use super::{dump, sampling, telemetry};
+use crate::adapters::logs::{LogOptions, LogPlane};
+use crate::adapters::runner::{Running, Runs};
+use crate::adapters::tree::Roots;
+use crate::core::spec::home::Home;
+use crate::gpu::lease;
+use crate::sys::cgroup::CgroupRoot;
+use crate::sys::lockfile::{LockFile, Share};
+use crate::sys::pidfd;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Commands waiting for the loop; whoever asks waits when it is full.
+const COMMANDS: usize = 256;
+/// Events waiting for the loop; the adapters wait when it is full.
+const EVENTS: usize = 1024;
+/// How long the end may take before the daemon goes anyway. Longer than any sensible stop ladder.
+const END_LIMIT: Duration = Duration::from_secs(120);
+
+/// How the daemon is to run.
+#[derive(Debug, Clone)]
+pub struct BootOptions {
+    /// PM2_HOME.
+    pub home: Home,
+    /// Where HTTP listens: an address, or `off`.
+    pub http: String,
+}
+
+/// What serves HTTP and PM2's sockets, given by `main` so that this layer need not know them.
+pub struct Servers {
+    /// Serves `rpc.sock` and `pub.sock`.
+    pub sockets: fn(UnixListener, UnixListener, Handle, TaskTracker) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Serves HTTP.
+    pub http: fn(Handle, String, mpsc::Receiver<HttpRequest>, watch::Sender<HttpState>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Why the daemon did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// Another one has this home.
+    #[error("a daemon with the home {} runs already", home.display())]
+    Running {
+        /// Which home.
+        home: PathBuf,
+    },
+    /// A file or socket in the home.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Home {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread, a runtime or a signal handler.
+    #[error("cannot set up {what}: {source}")]
+    Setup {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs the daemon to its end. `ready` is called once both sockets listen and signals are handled.
+pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Result<(), BootError> {
+    let setup = |what| move |source| BootError::Setup { what, source };
+    let home = options.home.clone();
+    prepare_home(&home)?;
+    let _lock = take_lock(&home)?;
+    let bus = Bus::default();
+    telemetry::install(bus.clone());
+    pidfd::become_subreaper().map_err(setup("orphan adoption"))?;
+    let (rpc, events) = (listen(&home.rpc_socket())?, listen(&home.pub_socket())?);
+    let at = |what| { let path = home.pid_file(); move |source| BootError::Home { what, path, source } };
+    std::fs::write(home.pid_file(), std::process::id().to_string()).map_err(at("write"))?;
+    let plane = LogPlane::start(LogOptions::default()).map_err(setup("the log plane"))?;
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(8)
+            .thread_keep_alive(Duration::from_secs(3))
+            .thread_stack_size(256 << 10)
+            .build()
+    };
+    let main = runtime().map_err(setup("the loop's runtime"))?;
+    let serving = runtime().map_err(setup("the servers' runtime"))?;
+    let shutdown = CancellationToken::new();
+    let tasks = TaskTracker::new();
+
+    let module_conf = std::fs::read_to_string(home.module_conf()).ok();
+    let settings = watch::Sender::new(Settings::load(module_conf.as_deref(), |name| std::env::var(name).ok()));
+    let (commands_in, commands) = mpsc::channel(COMMANDS);
+    let (events_in, run_events) = mpsc::channel(EVENTS);
+    let (http_in, http_requests) = mpsc::channel(4);
+    let snapshots = watch::Sender::new(Arc::<Snapshot>::default());
+    let usages = watch::Sender::new(Arc::default());
+    let http_state = watch::Sender::new(HttpState::Pending);
+    let (roots, runs) = (Arc::<Roots>::default(), Arc::<Runs>::default());
+    let info = DaemonInfo {
+        pid: std::process::id(),
+        started_at_ms: telemetry::wall_ms(),
+        home: home.root().to_owned(),
+        user: nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map_or_else(String::new, |user| user.name),
+    };
+    let running = Running {
+        events: events_in,
+        plane: plane.clone(),
+        roots: Arc::clone(&roots),
+        runs: Arc::clone(&runs),
+        cgroups: CgroupRoot::create(std::process::id()).ok().map(Arc::new),
+        daemon: uuid::Uuid::new_v4().simple().to_string().into(),
+    };
+    tracing::info!(target: "pm2", "--- New PM2 Daemon started (fornax {}, home {}) ---", env!("CARGO_PKG_VERSION"), home.root().display());
+    tracing::info!(cgroups = running.cgroups.is_some(), "supervising");
+    let handle = Handle {
+        commands: commands_in,
+        snapshots: snapshots.subscribe(),
+        usages: usages.subscribe(),
+        sample: Arc::new(Notify::new()),
+        bus: bus.clone(),
+        plane: plane.clone(),
+        runs,
+        settings: settings.clone(),
+        http: http_state.subscribe(),
+        http_requests: http_in,
+        info: Arc::new(info),
+        shutdown: shutdown.clone(),
+    };
+
+    let server_thread = {
+        let (handle, tasks, http) = (handle.clone(), tasks.clone(), options.http.clone());
+        let (sockets, http_server) = (servers.sockets, servers.http);
+        std::thread::Builder::new().name("fornax-servers".to_owned()).spawn(move || {
+            serving.block_on(async move {
+                let sockets = async {
+                    match (UnixListener::from_std(rpc), UnixListener::from_std(events)) {
+                        (Ok(rpc), Ok(events)) => sockets(rpc, events, handle.clone(), tasks).await,
+                        (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "cannot serve the sockets"),
+                    }
+                };
+                tokio::join!(sockets, http_server(handle.clone(), http, http_requests, http_state));
+            });
+        })
+    };
+    let server_thread = server_thread.map_err(setup("the servers' thread"))?;
+
+    main.block_on(async {
+        let signals = Signals::install().map_err(setup("signal handlers"))?;
+        let world = RealWorld::new(running, tasks.clone(), lease::directory(&|name| std::env::var_os(name)), home.root().to_owned());
+        let daemon = Daemon::new(world, bus, snapshots, settings.subscribe());
+        let the_loop = tokio::spawn(daemon.run(Inputs { commands, events: run_events }));
+        tasks.spawn(sampling::run(handle.clone(), Arc::clone(&roots), usages));
+        tasks.spawn(sampling::recheck_installs(handle.clone()));
+        ready();
+        signals.serve(&handle, &roots, &home).await;
+        end(&handle).await;
+        the_loop.abort();
+        Ok(())
+    })?;
+    // The servers answer what is in flight, then their thread ends; it is not worth more than a moment.
+    let until = std::time::Instant::now() + Duration::from_millis(500);
+    while !server_thread.is_finished() && std::time::Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    plane.shutdown();
+    remove_files(&home);
+    Ok(())
+}
+
+/// Every app stopped, all at once: whoever is slow costs only itself.
+async fn end(handle: &Handle) {
+    let snapshot = handle.snapshot();
+    // Nothing comes back while it is being taken down.
+    let _ = handle.call(Command::StopRestarting).await;
+    let deletions = snapshot.instances.iter().map(|view| handle.call(Command::Delete(view.id)));
+    let all = futures_util::future::join_all(deletions);
+    if tokio::time::timeout(END_LIMIT, all).await.is_err() {
+        tracing::error!("not every app could be stopped in time");
+    }
+}
+
+/// The signals a daemon lives by (spec 2.2).
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    reload: tokio::signal::unix::Signal,
+    child: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn install() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            reload: signal(SignalKind::user_defined2())?,
+            child: signal(SignalKind::child())?,
+        })
+    }
+
+    /// Until the daemon is to end.
+    async fn serve(mut self, handle: &Handle, roots: &Arc<Roots>, home: &Home) {
+        let ended_by = loop {
+            tokio::select! {
+                () = handle.shutdown.cancelled() => return,
+                _ = self.terminate.recv() => break "SIGTERM",
+                _ = self.interrupt.recv() => break "SIGINT",
+                _ = self.quit.recv() => break "SIGQUIT",
+                _ = self.hangup.recv() => tracing::info!("SIGHUP ignored"),
+                _ = self.reload.recv() => {
+                    tracing::info!(target: "pm2", "Reloading logs...");
+                    // An error means that the plane has ended.
+                    let _ = handle.plane.reopen_all().await;
+                }
+                _ = self.child.recv() => {
+                    let roots = Arc::clone(roots);
+                    // A storm of exits is one look, not one each.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    let _ = tokio::task::spawn_blocking(move || roots.reap_strays()).await;
+                }
+            }
+        };
+        tracing::info!(target: "pm2", "pm2 has been killed by signal, dumping process list before exit...");
+        handle.bus.publish("pm2:kill", || format!(r#"{{"status":"killed","msg":"pm2 has been killed by {ended_by}"}}"#));
+        if let Err(error) = dump::save(&handle.snapshot(), &home.dump_file(), &home.dump_backup()) {
+            tracing::error!(%error, "cannot save the process list");
+        }
+        handle.shutdown.cancel();
+    }
+}
+
+fn prepare_home(home: &Home) -> Result<(), BootError> {
+    for folder in [home.root().to_owned(), home.logs(), home.pids(), home.modules()] {
+        std::fs::create_dir_all(&folder).map_err(|source| BootError::Home { what: "create", path: folder.clone(), source })?;
+    }
+    // What is in it holds environments: nobody else's business. Not ours to change is not ours to refuse.
+    let _ = std::fs::set_permissions(home.root(), std::fs::Permissions::from_mode(0o700));
+    Ok(())
+}
+
+/// One daemon a home: the lock dies with its holder.
+fn take_lock(home: &Home) -> Result<LockFile, BootError> {
+    let note = std::process::id().to_string();
+    LockFile::try_acquire(&home.lock_file(), note.as_bytes(), Share::Owner).map_err(|error| match error {
+        crate::sys::lockfile::LockError::Held { .. } => BootError::Running { home: home.root().to_owned() },
+        other => BootError::Home { what: "lock", path: home.lock_file(), source: io::Error::other(other) },
+    })
+}
+
+/// Under the home's lock a socket that exists is a dead one's.
+fn listen(path: &Path) -> Result<StdUnixListener, BootError> {
+    let at = |what| move |source| BootError::Home { what, path: path.to_owned(), source };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("replace")(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = StdUnixListener::bind(path).map_err(at("listen on"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(at("protect"))?;
+    listener.set_nonblocking(true).map_err(at("listen on"))?;
+    Ok(listener)
+}
+
+fn remove_files(home: &Home) {
+    for path in [home.rpc_socket(), home.pub_socket(), home.pid_file()] {
+        // Gone is what is wanted.
+        let _ = std::fs::remove_file(path);
+    }
+}

@@ -1,0 +1,65 @@
+//! Tasks beside the loop: figures of every run, and a look now and then whether what was missing has been installed.
+
+use super::command::Command;
+use super::handle::Handle;
+use super::snapshot::Usages;
+use super::world;
+use crate::adapters::sampler::Sampler;
+use crate::adapters::tree::Roots;
+use crate::core::service::ServiceStatus;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How old figures get when nobody asks.
+const PERIOD: Duration = Duration::from_secs(5);
+/// How often they are taken at most, however many ask.
+const SHORTEST: Duration = Duration::from_millis(250);
+/// How often an installation is looked at.
+const INSTALL_PERIOD: Duration = Duration::from_secs(5);
+
+/// Measures until the daemon ends.
+pub async fn run(handle: Handle, roots: Arc<Roots>, usages: watch::Sender<Arc<Usages>>) {
+    let mut sampler = Sampler::default();
+    loop {
+        tokio::select! {
+            () = handle.shutdown.cancelled() => return,
+            () = handle.sample.notified() => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        let (runs, roots) = (handle.runs.all(), Arc::clone(&roots));
+        let work = tokio::task::spawn_blocking(move || {
+            let figures = sampler.sample(&roots, &runs);
+            (sampler, figures)
+        });
+        // A panic in the sampler would lose its memory, not the daemon.
+        sampler = match work.await {
+            Ok((sampler, figures)) => {
+                usages.send_replace(Arc::new(figures));
+                sampler
+            }
+            Err(_) => Sampler::default(),
+        };
+        tokio::time::sleep(SHORTEST).await;
+    }
+}
+
+/// Looks at installations of apps that are down, so that port 9090 can tell `not_installed` from `stopped`.
+pub async fn recheck_installs(handle: Handle) {
+    loop {
+        let snapshot = handle.snapshot();
+        let down = snapshot.instances.iter().filter(|view| {
+            view.pid.is_none() && !view.spec.fornax.install.is_empty() && matches!(view.service.status, ServiceStatus::Stopped | ServiceStatus::NotInstalled)
+        });
+        for view in down {
+            let spec = Arc::clone(&view.spec);
+            let missing = tokio::task::spawn_blocking(move || world::missing(&spec.fornax.install, &spec.cwd)).await.unwrap_or_default();
+            // It may have been deleted meanwhile.
+            let _ = handle.call(Command::Installed { id: view.id, missing }).await;
+        }
+        tokio::select! {
+            () = handle.shutdown.cancelled() => return,
+            () = tokio::time::sleep(INSTALL_PERIOD) => {}
+        }
+    }
+}
