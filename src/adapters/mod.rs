@@ -1,1 +1,3 @@
 //! The real world behind the daemon: processes, logs, probes, files.
+
+pub mod logs;

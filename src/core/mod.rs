@@ -2,8 +2,10 @@
 //!
 //! Nothing in here does I/O or knows a clock; `tests/layers.rs` holds that.
 
+pub mod dateformat;
 pub mod exit;
 pub mod ids;
+pub mod logline;
 pub mod service;
 pub mod signal;
 pub mod spec;
