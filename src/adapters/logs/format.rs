@@ -1,0 +1,188 @@
+//! Puts the stamp or the JSON around lines; the text of a moment is made once and kept.
+
+use super::config::LogFormat;
+use crate::core::dateformat::{BrokenTime, DateFormat};
+use crate::core::ids::{PmId, Stream};
+use crate::core::logline::{count_lines, json_lines, json_tail, stamp_lines};
+use jiff::{Timestamp, tz::TimeZone};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// One moment on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// Monotonic, for waiting.
+    pub at: Instant,
+    /// Milliseconds since the Unix epoch, for people.
+    pub wall_ms: u64,
+}
+
+impl Moment {
+    pub fn now() -> Self {
+        // A clock before 1970 reads as 1970.
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            at: Instant::now(),
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// The machine's time zone, looked up once.
+#[derive(Debug)]
+pub(super) struct LocalClock(TimeZone);
+
+impl LocalClock {
+    pub fn system() -> Self {
+        Self(TimeZone::system())
+    }
+
+    fn broken(&self, wall_ms: u64) -> BrokenTime {
+        let stamp = i64::try_from(wall_ms)
+            .ok()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .unwrap_or(Timestamp::MAX);
+        let zoned = stamp.to_zoned_datetime(self.0.clone());
+        // jiff's parts are within these types' ranges by their definition.
+        BrokenTime {
+            year: i32::from(zoned.year()),
+            month: zoned.month() as u8,
+            day: zoned.day() as u8,
+            weekday: zoned.weekday().to_sunday_zero_offset() as u8,
+            hour: zoned.hour() as u8,
+            minute: zoned.minute() as u8,
+            second: zoned.second() as u8,
+            millis: zoned.millisecond() as u16,
+            offset_minutes: zoned.offset().seconds() / 60,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Shape {
+    Raw,
+    Stamped(DateFormat),
+    Json {
+        date: Option<DateFormat>,
+        stream: Stream,
+        id: PmId,
+        name: Box<str>,
+    },
+}
+
+/// One stream's way of writing lines.
+#[derive(Debug)]
+pub(super) struct Formatter {
+    shape: Shape,
+    /// The moment `text` is for: whole seconds where the pattern has no milliseconds.
+    made_for: Option<u64>,
+    text: Vec<u8>,
+}
+
+impl Formatter {
+    pub fn new(format: &LogFormat, stream: Stream, id: PmId, name: &str) -> Self {
+        let shape = match format {
+            LogFormat::Raw => Shape::Raw,
+            LogFormat::Stamped(pattern) => Shape::Stamped(DateFormat::parse(pattern)),
+            LogFormat::Json(pattern) => Shape::Json {
+                date: pattern.as_deref().map(DateFormat::parse),
+                stream,
+                id,
+                name: name.into(),
+            },
+        };
+        Self {
+            shape,
+            made_for: None,
+            text: Vec::new(),
+        }
+    }
+
+    /// Whether lines are written as they came.
+    pub fn is_raw(&self) -> bool {
+        matches!(self.shape, Shape::Raw)
+    }
+
+    /// Appends `lines` (whole ones) as they are to be written; returns how many there were.
+    pub fn decorate(
+        &mut self,
+        lines: &[u8],
+        wall_ms: u64,
+        clock: &LocalClock,
+        out: &mut Vec<u8>,
+    ) -> u64 {
+        self.refresh(wall_ms, clock);
+        match self.shape {
+            Shape::Raw => {
+                out.extend_from_slice(lines);
+                count_lines(lines)
+            }
+            Shape::Stamped(_) => stamp_lines(lines, &self.text, out),
+            Shape::Json { .. } => json_lines(lines, &self.text, out),
+        }
+    }
+
+    fn refresh(&mut self, wall_ms: u64, clock: &LocalClock) {
+        let fine = match &self.shape {
+            Shape::Raw => return,
+            Shape::Stamped(date) => date.shows_millis(),
+            Shape::Json { date, .. } => date.as_ref().is_none_or(DateFormat::shows_millis),
+        };
+        let moment = if fine { wall_ms } else { wall_ms / 1000 };
+        if self.made_for.replace(moment) == Some(moment) {
+            return;
+        }
+        let local = |date: &DateFormat| date.text(&clock.broken(wall_ms));
+        self.text = match &self.shape {
+            Shape::Raw => return,
+            Shape::Stamped(date) => (local(date) + ": ").into_bytes(),
+            Shape::Json {
+                date,
+                stream,
+                id,
+                name,
+            } => {
+                let stamp = date.as_ref().map_or_else(|| iso_utc(wall_ms), local);
+                json_tail(&stamp, *stream, id.0, name)
+            }
+        };
+    }
+}
+
+/// As JavaScript's `toISOString`.
+fn iso_utc(wall_ms: u64) -> String {
+    DateFormat::parse("YYYY-MM-DDTHH:mm:ss.SSS[Z]").text(&LocalClock(TimeZone::UTC).broken(wall_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stamp_follows_the_clock() {
+        let clock = LocalClock(TimeZone::UTC);
+        let mut formatter = Formatter::new(
+            &LogFormat::Stamped("HH:mm:ss".to_owned()),
+            Stream::Out,
+            PmId(0),
+            "a",
+        );
+        let mut out = Vec::new();
+        formatter.decorate(b"x\n", 1_000, &clock, &mut out);
+        formatter.decorate(b"y\n", 1_999, &clock, &mut out);
+        formatter.decorate(b"z\n", 2_000, &clock, &mut out);
+        assert_eq!(out, b"00:00:01: x\n00:00:01: y\n00:00:02: z\n");
+    }
+
+    #[test]
+    fn json_without_a_pattern_is_stamped_in_utc_with_millis() {
+        let mut formatter = Formatter::new(&LogFormat::Json(None), Stream::Err, PmId(3), "a");
+        let mut out = Vec::new();
+        formatter.decorate(b"x\n", 1_795_419_925_379, &LocalClock::system(), &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"message\":\"x\",\"timestamp\":\"2026-11-23T07:45:25.379Z\",\"type\":\"err\",\"process_id\":3,\"app_name\":\"a\"}\n"
+        );
+    }
+}

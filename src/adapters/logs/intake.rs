@@ -1,0 +1,286 @@
+//! Runs and their streams: takes bytes from pipes, makes lines of them, and gives those to sinks and followers.
+
+use super::config::{LogConfig, RunLogs};
+use super::format::{Formatter, LocalClock, Moment};
+use super::hub::{Batch, Hub};
+use super::sinks::{Place, Sinks};
+use crate::core::ids::{Generation, PmId, Stream};
+use crate::core::logline::{LineSplitter, count_lines};
+use bytes::Bytes;
+use memchr::memrchr;
+use nix::errno::Errno;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// The one read buffer's size, in bytes, and so what one stream may take in its turn.
+pub(super) const READ_BYTES: usize = 256 << 10;
+/// The formatted text of one turn may keep this much room, in bytes.
+const KEEP_ROOM: usize = 2 << 20;
+/// How many of the last lines of standard error are kept for the end of a run.
+const TAIL_LINES: usize = 10;
+/// How long each may be, in characters.
+const TAIL_CHARS: usize = 500;
+
+/// Names one run.
+pub(super) type RunKey = (PmId, Generation);
+
+/// One run. Owner: the engine thread.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub name: Arc<str>,
+    pub namespace: Arc<str>,
+    /// Tokens of its streams that are open: out, err.
+    pub open: [Option<u64>; 2],
+    /// Its end was told.
+    pub finished: bool,
+    err_tail: VecDeque<Vec<u8>>,
+}
+
+/// One open pipe.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub fd: OwnedFd,
+    /// The pipe holds so much that its writer does not wait while we pause.
+    pub roomy: bool,
+    splitter: LineSplitter,
+    pub lane: Lane,
+}
+
+/// Where the lines of a stream go.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub run: RunKey,
+    pub stream: Stream,
+    formatter: Formatter,
+    sink: u64,
+    combined: Option<u64>,
+    disabled: bool,
+}
+
+/// What reading a pipe gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    Some(usize),
+    Empty,
+    End,
+}
+
+/// All that lines can go to.
+#[derive(Debug)]
+pub(super) struct Outlets {
+    pub sinks: Sinks,
+    pub hub: Hub,
+    clock: LocalClock,
+    text: Vec<u8>,
+}
+
+impl Run {
+    pub fn new(logs: &RunLogs) -> Self {
+        let (name, namespace) = (logs.name.as_str().into(), logs.namespace.as_str().into());
+        Self {
+            name,
+            namespace,
+            open: [None, None],
+            finished: false,
+            err_tail: VecDeque::new(),
+        }
+    }
+
+    /// The last lines of standard error.
+    pub fn stderr_tail(&self) -> Vec<String> {
+        self.err_tail
+            .iter()
+            .map(|line| {
+                String::from_utf8_lossy(line)
+                    .chars()
+                    .take(TAIL_CHARS)
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// Keeps the last of these whole lines.
+    fn note_errors(&mut self, lines: &[u8]) {
+        let mut rest = lines;
+        let mut found: [&[u8]; TAIL_LINES] = [&[]; TAIL_LINES];
+        let mut count = 0;
+        while let (Some(content), true) = (rest.strip_suffix(b"\n"), count < TAIL_LINES) {
+            let start = memrchr(b'\n', content).map_or(0, |at| at + 1);
+            found[count] = content[start..]
+                .strip_suffix(b"\r")
+                .unwrap_or(&content[start..]);
+            count += 1;
+            rest = &rest[..start];
+        }
+        for line in found[..count].iter().rev() {
+            let mut kept = if self.err_tail.len() < TAIL_LINES {
+                Vec::new()
+            } else {
+                self.err_tail.pop_front().unwrap_or_default()
+            };
+            kept.clear();
+            // A character takes at most four bytes.
+            kept.extend_from_slice(&line[..line.len().min(TAIL_CHARS * 4)]);
+            self.err_tail.push_back(kept);
+        }
+    }
+}
+
+impl Source {
+    pub fn new(fd: OwnedFd, roomy: bool, lane: Lane) -> Self {
+        Self {
+            fd,
+            roomy,
+            splitter: LineSplitter::default(),
+            lane,
+        }
+    }
+
+    /// Reads once and writes the lines that are whole; at the end of the pipe the unfinished one too.
+    pub fn pump(
+        &mut self,
+        run: &mut Run,
+        buffer: &mut [u8],
+        outlets: &mut Outlets,
+        now: Moment,
+    ) -> Read {
+        loop {
+            return match nix::unistd::read(&self.fd, buffer) {
+                Ok(0) => {
+                    self.finish(run, outlets, now);
+                    Read::End
+                }
+                Ok(length) => {
+                    let whole = self.splitter.push(&buffer[..length]);
+                    outlets.write(&mut self.lane, run, [whole.head, whole.body], now);
+                    Read::Some(length)
+                }
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => Read::Empty,
+                Err(error) => {
+                    tracing::warn!(app = %run.name, %error, "an output pipe cannot be read any more");
+                    self.finish(run, outlets, now);
+                    Read::End
+                }
+            };
+        }
+    }
+
+    /// Writes the unfinished line, with a newline.
+    pub fn finish(&mut self, run: &mut Run, outlets: &mut Outlets, now: Moment) {
+        let last = self.splitter.finish();
+        outlets.write(&mut self.lane, run, [last, &[]], now);
+    }
+}
+
+impl Lane {
+    /// The sinks it holds.
+    pub fn sinks(&self) -> impl Iterator<Item = u64> + use<> {
+        [Some(self.sink), self.combined].into_iter().flatten()
+    }
+}
+
+impl Outlets {
+    pub fn new() -> Self {
+        Self {
+            sinks: Sinks::default(),
+            hub: Hub::new(),
+            clock: LocalClock::system(),
+            text: Vec::new(),
+        }
+    }
+
+    /// The lane of one stream of a run; its sinks count one user more.
+    pub fn lane(
+        &mut self,
+        key: RunKey,
+        run: &Run,
+        stream: Stream,
+        config: &LogConfig,
+        now: Moment,
+    ) -> Lane {
+        let path = match stream {
+            Stream::Out => config.out_file.as_deref(),
+            Stream::Err => config.err_file.as_deref(),
+        };
+        let own = (key.0, stream);
+        let path = path.filter(|_| !config.disabled);
+        let sink = self.sinks.acquire(path, own, config.rotation, now);
+        let place = Place {
+            sink,
+            generation: key.1,
+            name: Arc::clone(&run.name),
+            namespace: Arc::clone(&run.namespace),
+        };
+        self.sinks.set_place(own, place);
+        let combined = config
+            .combined_file
+            .as_deref()
+            .filter(|combined| !config.disabled && Some(*combined) != path);
+        let combined = combined
+            .filter(|path| *path != "/dev/null")
+            .map(|path| self.sinks.acquire(Some(path), own, config.rotation, now));
+        let formatter = Formatter::new(&config.format, stream, key.0, &run.name);
+        Lane {
+            run: key,
+            stream,
+            formatter,
+            sink,
+            combined,
+            disabled: config.disabled,
+        }
+    }
+
+    /// Writes two parts of whole lines as one.
+    fn write(&mut self, lane: &mut Lane, run: &mut Run, parts: [&[u8]; 2], now: Moment) {
+        let [head, body] = parts;
+        if head.is_empty() && body.is_empty() {
+            return;
+        }
+        if lane.stream == Stream::Err {
+            run.note_errors(head);
+            run.note_errors(body);
+        }
+        if lane.disabled {
+            return;
+        }
+        self.text.clear();
+        let (text, count) = if lane.formatter.is_raw() && head.is_empty() {
+            (body, count_lines(body))
+        } else {
+            let mut count = 0;
+            for part in parts.into_iter().filter(|part| !part.is_empty()) {
+                count += lane
+                    .formatter
+                    .decorate(part, now.wall_ms, &self.clock, &mut self.text);
+            }
+            (self.text.as_slice(), count)
+        };
+        let first_seq = self.sinks.append(lane.sink, text, count, now);
+        if let Some(combined) = lane.combined {
+            self.sinks.append(combined, text, count, now);
+        }
+        let (instance, generation) = lane.run;
+        if !self.hub.is_empty()
+            && self
+                .hub
+                .wants(instance, &run.name, &run.namespace, lane.stream)
+        {
+            self.hub.publish(&Arc::new(Batch {
+                instance,
+                generation,
+                name: Arc::clone(&run.name),
+                namespace: Arc::clone(&run.namespace),
+                stream: lane.stream,
+                first_seq,
+                count,
+                at_ms: now.wall_ms,
+                text: Bytes::copy_from_slice(text),
+            }));
+        }
+        if self.text.capacity() > KEEP_ROOM {
+            self.text = Vec::new();
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The log plane: one thread takes the output of every app to its files and to whoever follows.
+//!
+//! ```text
+//! app ══pipe══► engine (one thread, one 256 KiB buffer) ─ splitter ─ formatter ─┬─► sink: one a file, lossless ─► rotation ─► gzip
+//!                                                                               └─► hub: bounded queues ─► followers (lossy, counted)
+//! tail, resume ─► chain: the file and its rotated ones, with the index of line numbers
+//! ```
+//!
+//! Files are lossless: a slow disk makes the apps wait; a full one costs lines, which are counted and told of in the file.
+//! Followers are lossy: a slow one loses its oldest lines and is told how many.
+
+mod backward;
+mod chain;
+mod command;
+mod config;
+mod disk;
+mod engine;
+mod follow;
+mod format;
+mod gzip;
+mod hub;
+mod index;
+mod intake;
+mod obey;
+mod plane;
+mod replay;
+mod rotate;
+mod sink;
+mod sink_files;
+mod sinks;
+mod stats;
+mod tail;
+
+pub use config::{LogConfig, LogFormat, LogOptions, RunLogs};
+pub use follow::{FollowItem, Follower};
+pub use hub::{Batch, Filter, Position};
+pub use plane::{Finished, LogError, LogPlane};
+pub use stats::{PlaneStats, SinkStats};
+pub use tail::{LogLine, TailAnswer, TailQuery, TailTarget};

@@ -1,0 +1,417 @@
+//! One log file and its owner: numbers its lines, rotates it, and lives through a full disk.
+
+use super::disk::{FilePrint, LogFile, Outside};
+use super::format::Moment;
+use super::index::{Index, Mark};
+use super::rotate;
+use super::stats::SinkStats;
+use crate::core::logline::count_lines;
+use crate::core::spec::fornax::LogRotation;
+use memchr::{memchr, memrchr};
+use nix::errno::Errno;
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// While a file cannot be written, it is tried again this often.
+pub(super) const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// How often the path is checked to still name our file, at most, and only while lines are written.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// After a failed rotation the file grows on for this long.
+const ROTATE_RETRY: Duration = Duration::from_secs(30);
+/// The number of a sink's first file; only differences count.
+const FIRST_FILE: u64 = 1 << 32;
+
+/// Why and how much is being dropped.
+#[derive(Debug)]
+struct Trouble {
+    why: String,
+    lines: u64,
+    bytes: u64,
+    retry_at: Instant,
+}
+
+/// One file. Owner: the engine thread.
+#[derive(Debug)]
+pub(super) struct Sink {
+    pub(super) path: Option<PathBuf>,
+    pub(super) file: Option<LogFile>,
+    /// The number of the current file; a rotated one's is less by its suffix.
+    pub(super) file_no: u64,
+    /// The next line's number.
+    next_seq: u64,
+    /// The number after the last line in the file: behind `next_seq` while lines are being dropped.
+    pub(super) disk_seq: u64,
+    pub(super) index: Index,
+    pub(super) rotation: LogRotation,
+    trouble: Option<Trouble>,
+    checked_at: Instant,
+    rotate_at: Option<Instant>,
+    /// Rotated files that wait to be compressed, by number.
+    pub(super) unzipped: VecDeque<u64>,
+    /// The file as it was when it was closed for want of writers.
+    left: Option<FilePrint>,
+    pub(super) stats: SinkStats,
+    /// How many streams write here; without one the file is closed.
+    pub users: usize,
+    /// When it was last written.
+    pub used_at: Instant,
+}
+
+impl Sink {
+    /// The owner of `path`; with `None` it only numbers lines.
+    pub fn new(path: Option<PathBuf>, now: Moment) -> Self {
+        Self {
+            stats: SinkStats {
+                path: path.clone(),
+                ..SinkStats::default()
+            },
+            path,
+            file: None,
+            file_no: FIRST_FILE,
+            next_seq: 1,
+            disk_seq: 1,
+            index: Index::default(),
+            rotation: LogRotation::default(),
+            trouble: None,
+            checked_at: now.at,
+            rotate_at: None,
+            unzipped: VecDeque::new(),
+            left: None,
+            users: 0,
+            used_at: now.at,
+        }
+    }
+
+    /// The number the next line will get.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> SinkStats {
+        SinkStats {
+            trouble: self.trouble.as_ref().map(|t| t.why.clone()),
+            ..self.stats.clone()
+        }
+    }
+
+    /// Writes whole lines (`count` of them) and returns the first one's number. Lines that cannot be written are counted.
+    pub fn append(&mut self, lines: &[u8], count: u64, now: Moment) -> u64 {
+        self.used_at = now.at;
+        let writable = self.path.is_some() && self.is_ready(now);
+        let first = self.next_seq;
+        self.next_seq += count;
+        if self.path.is_none() {
+            self.stats.lines += count;
+        } else if writable {
+            self.write_lines(lines, first, count, now);
+        } else {
+            self.count_dropped(lines.len() as u64, count);
+        }
+        first
+    }
+
+    /// Whether lines can be written now: opens the file, or tries again after trouble when it is time.
+    fn is_ready(&mut self, now: Moment) -> bool {
+        if let Some(trouble) = &self.trouble {
+            return now.at >= trouble.retry_at && self.recover(now);
+        }
+        let change = self
+            .file
+            .as_mut()
+            .map_or(Outside::Untouched, LogFile::outside);
+        match change {
+            Outside::Untouched => {}
+            Outside::Resized => {
+                self.stats.outside_changes += 1;
+                self.index.forget_file(self.file_no);
+            }
+            Outside::Deleted => self.leave_file(),
+        }
+        if now.at.duration_since(self.checked_at) >= CHECK_EVERY {
+            self.checked_at = now.at;
+            if let (Some(file), Some(path)) = (&self.file, &self.path)
+                && file.is_regular()
+                && !file.is_at(path)
+            {
+                self.leave_file();
+            }
+        }
+        self.file.is_some() || self.open(now)
+    }
+
+    /// Turns away from a file that has lost our name.
+    fn leave_file(&mut self) {
+        if let Some(file) = self.file.take() {
+            self.moved_away(file.print());
+        }
+    }
+
+    /// Another program took the file away: to `.1`, as logrotate does, or to where its lines are no longer found.
+    fn moved_away(&mut self, print: FilePrint) {
+        self.stats.outside_changes += 1;
+        let first = self
+            .path
+            .as_ref()
+            .and_then(|path| FilePrint::of(&rotate::rotated(path, 1)));
+        if first.is_some_and(|first| first.is_same_file(&print)) {
+            self.file_no += 1;
+        } else {
+            self.index.forget_file(self.file_no);
+        }
+    }
+
+    /// Looks at what became of the file while it was closed.
+    pub(super) fn recall(&mut self) {
+        let (Some(left), Some(path)) = (self.left.take(), &self.path) else {
+            return;
+        };
+        match FilePrint::of(path) {
+            Some(found) if found == left => self.left = Some(left),
+            Some(found) if found.is_same_file(&left) => self.index.forget_file(self.file_no),
+            Some(_) | None => self.moved_away(left),
+        }
+    }
+
+    fn open(&mut self, now: Moment) -> bool {
+        self.recall();
+        let Some(path) = &self.path else { return false };
+        match LogFile::open(path) {
+            Ok(file) => {
+                self.checked_at = now.at;
+                self.left = None;
+                self.file = Some(file);
+                true
+            }
+            Err(error) => {
+                self.fail(&error, now);
+                false
+            }
+        }
+    }
+
+    fn write_lines(&mut self, lines: &[u8], first: u64, count: u64, now: Moment) {
+        let (mut rest, mut seq, mut left) = (lines, first, count);
+        while !rest.is_empty() {
+            let fit = self.fitting(rest, now);
+            if fit == 0 {
+                if let Err(error) = self.rotate(now) {
+                    tracing::warn!(path = ?self.path, %error, "log file could not be rotated and grows on");
+                    self.rotate_at = Some(now.at + ROTATE_RETRY);
+                }
+                if self.file.is_none() && !self.open(now) {
+                    return self.count_dropped(rest.len() as u64, left);
+                }
+                continue;
+            }
+            let (part, after) = rest.split_at(fit);
+            let part_count = if after.is_empty() {
+                left
+            } else {
+                count_lines(part)
+            };
+            let Some(file) = &mut self.file else {
+                return self.count_dropped(rest.len() as u64, left);
+            };
+            let mark = Mark {
+                seq,
+                ends: self.disk_seq,
+                at_ms: now.wall_ms,
+                file_no: self.file_no,
+                offset: file.size(),
+            };
+            self.index.note(mark);
+            if let Err(torn) = file.append(part) {
+                let written = count_lines(&part[..torn.written]);
+                self.count_written(torn.written as u64, written, seq);
+                self.fail(&torn.error, now);
+                return self.count_dropped((rest.len() - torn.written) as u64, left - written);
+            }
+            self.count_written(part.len() as u64, part_count, seq);
+            (rest, seq, left) = (after, seq + part_count, left - part_count);
+        }
+    }
+
+    /// How many bytes of `lines` may still go into this file; 0: rotate first.
+    fn fitting(&self, lines: &[u8], now: Moment) -> usize {
+        let Some(file) = &self.file else {
+            return lines.len();
+        };
+        let most = self.rotation.max_size.0;
+        let off = !self.rotation.rotate
+            || most == 0
+            || !file.is_regular()
+            || self.rotate_at.is_some_and(|at| now.at < at);
+        let room = usize::try_from(most.saturating_sub(file.size())).unwrap_or(usize::MAX);
+        if off || lines.len() <= room {
+            return lines.len();
+        }
+        match memrchr(b'\n', &lines[..room]) {
+            Some(at) => at + 1,
+            // A line longer than a whole file gets a file of its own.
+            None if file.size() == 0 => memchr(b'\n', lines).map_or(lines.len(), |at| at + 1),
+            None => 0,
+        }
+    }
+
+    fn rotate(&mut self, now: Moment) -> io::Result<()> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        rotate::shift(path, u64::from(self.rotation.retain))?;
+        self.file = None;
+        self.rotate_at = None;
+        let rotated = self.file_no;
+        self.file_no += 1;
+        self.stats.rotations += 1;
+        let oldest = self.file_no - self.kept();
+        self.index.forget_before(oldest);
+        self.unzipped.retain(|no| *no >= oldest);
+        if self.rotation.compress && self.rotation.retain > 0 {
+            self.unzipped.push_back(rotated);
+        }
+        self.open(now);
+        Ok(())
+    }
+
+    fn count_written(&mut self, bytes: u64, lines: u64, seq: u64) {
+        self.stats.bytes += bytes;
+        self.stats.lines += lines;
+        if lines > 0 {
+            self.disk_seq = seq + lines;
+        }
+    }
+
+    fn count_dropped(&mut self, bytes: u64, lines: u64) {
+        self.stats.dropped_bytes += bytes;
+        self.stats.dropped_lines += lines;
+        if let Some(trouble) = &mut self.trouble {
+            trouble.bytes += bytes;
+            trouble.lines += lines;
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error, now: Moment) {
+        let why = error.raw_os_error().map_or_else(
+            || error.to_string(),
+            |code| Errno::from_raw(code).desc().to_owned(),
+        );
+        let retry_at = now.at + RETRY_EVERY;
+        match &mut self.trouble {
+            Some(trouble) => (trouble.why, trouble.retry_at) = (why, retry_at),
+            None => {
+                tracing::error!(path = ?self.path, error = %why, "log lines are dropped; free the disk or mend the path");
+                self.trouble = Some(Trouble {
+                    why,
+                    lines: 0,
+                    bytes: 0,
+                    retry_at,
+                });
+            }
+        }
+    }
+
+    /// Tries to write again: says first, in the file, what was dropped.
+    fn recover(&mut self, now: Moment) -> bool {
+        if self.file.as_ref().is_some_and(|file| {
+            self.path
+                .as_ref()
+                .is_some_and(|path| file.is_regular() && !file.is_at(path))
+        }) {
+            self.leave_file();
+        }
+        if self.file.is_none() && !self.open(now) {
+            return false;
+        }
+        let (Some(trouble), Some(file)) = (&self.trouble, &mut self.file) else {
+            return true;
+        };
+        if trouble.lines > 0 {
+            if file.outside() != Outside::Untouched {
+                self.index.forget_file(self.file_no);
+            }
+            let seq = self.next_seq;
+            let notice = format!(
+                "[fornax] {} lines ({} bytes) dropped: {}\n",
+                trouble.lines, trouble.bytes, trouble.why
+            );
+            let mark = Mark {
+                seq,
+                ends: self.disk_seq,
+                at_ms: now.wall_ms,
+                file_no: self.file_no,
+                offset: file.size(),
+            };
+            if let Err(torn) = file.append(notice.as_bytes()) {
+                self.fail(&torn.error, now);
+                return false;
+            }
+            self.index.note(mark);
+            self.next_seq += 1;
+            self.count_written(notice.len() as u64, 1, seq);
+        }
+        tracing::info!(path = ?self.path, "log file can be written again");
+        self.trouble = None;
+        true
+    }
+
+    /// When it must be tried again, if it is in trouble.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.trouble.as_ref().map(|trouble| trouble.retry_at)
+    }
+
+    /// Tries again if it is time, so that the notice does not wait for the next line.
+    pub fn retry(&mut self, now: Moment) {
+        if self
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| now.at >= trouble.retry_at)
+        {
+            self.recover(now);
+        }
+    }
+
+    /// Opens its path anew (PM2: reloadLogs).
+    pub fn reopen(&mut self, now: Moment) {
+        let (Some(file), Some(path)) = (&self.file, &self.path) else {
+            return;
+        };
+        if !file.is_regular() || !file.is_at(path) {
+            self.leave_file();
+            self.open(now);
+        }
+    }
+
+    /// Closes the file of a sink that nobody writes to.
+    pub fn close(&mut self) {
+        if let Some(file) = self.file.take() {
+            self.left = Some(file.print());
+        }
+    }
+
+    /// Empties the file (PM2: flush).
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.index.forget_file(self.file_no);
+        match (&mut self.file, &self.path) {
+            (Some(file), _) => file.truncate(),
+            (None, Some(path)) => {
+                self.left = None;
+                truncate_path(path)
+            }
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Empties a file if it is there and is a regular one.
+pub(super) fn truncate_path(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => std::fs::OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .set_len(0),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,196 @@
+//! The table of sinks: one owner a path, however many streams write there, and which stream writes where.
+
+use super::format::Moment;
+use super::sink::{RETRY_EVERY, Sink};
+use super::stats::{PlaneStats, SinkStats};
+use crate::core::ids::{Generation, PmId, Stream};
+use crate::core::spec::fornax::LogRotation;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// So many sinks without a stream are remembered, for followers that resume; the one unused for longest goes first.
+const MOST_IDLE: usize = 1024;
+
+/// Where a stream writes, or wrote last.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub sink: u64,
+    pub generation: Generation,
+    pub name: Arc<str>,
+    pub namespace: Arc<str>,
+}
+
+/// All sinks. Owner: the engine thread.
+#[derive(Debug, Default)]
+pub(super) struct Sinks {
+    by_path: HashMap<PathBuf, u64>,
+    sinks: HashMap<u64, Sink>,
+    places: HashMap<(PmId, Stream), Place>,
+    next_id: u64,
+    /// Sinks in trouble are looked for only while there may be some.
+    maybe_trouble: bool,
+    forgotten: SinkStats,
+}
+
+/// Whether PM2 means "no file" by this path.
+fn is_nowhere(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path == Path::new("/dev/null") || path == Path::new("NULL")
+}
+
+impl Sinks {
+    /// The sink of `path` for one more stream. Without a file it is the stream's own, and only numbers lines.
+    pub fn acquire(
+        &mut self,
+        path: Option<&Path>,
+        own: (PmId, Stream),
+        rotation: LogRotation,
+        now: Moment,
+    ) -> u64 {
+        let path = path.filter(|path| !is_nowhere(path));
+        let known = match path {
+            Some(path) => self.by_path.get(path).copied(),
+            None => self
+                .places
+                .get(&own)
+                .map(|place| place.sink)
+                .filter(|id| self.sinks.get(id).is_some_and(|s| s.path.is_none())),
+        };
+        let id = known.unwrap_or_else(|| {
+            self.next_id += 1;
+            self.sinks
+                .insert(self.next_id, Sink::new(path.map(Path::to_owned), now));
+            if let Some(path) = path {
+                self.by_path.insert(path.to_owned(), self.next_id);
+            }
+            self.next_id
+        });
+        if let Some(sink) = self.sinks.get_mut(&id) {
+            sink.users += 1;
+            sink.set_rotation(rotation);
+        }
+        id
+    }
+
+    /// Remembers where a stream writes.
+    pub fn set_place(&mut self, own: (PmId, Stream), place: Place) {
+        self.places.insert(own, place);
+    }
+
+    /// Where a stream writes, or wrote last.
+    pub fn place(&self, own: (PmId, Stream)) -> Option<&Place> {
+        self.places.get(&own)
+    }
+
+    /// One stream less for a sink; the last one closes its file.
+    pub fn release(&mut self, id: u64) {
+        if let Some(sink) = self.sinks.get_mut(&id) {
+            sink.users = sink.users.saturating_sub(1);
+            if sink.users == 0 {
+                sink.close();
+                self.forget_idle();
+            }
+        }
+    }
+
+    fn forget_idle(&mut self) {
+        let idle = |sink: &&Sink| sink.users == 0;
+        if self.sinks.values().filter(idle).count() <= MOST_IDLE {
+            return;
+        }
+        let oldest = self
+            .sinks
+            .iter()
+            .filter(|(_, sink)| idle(sink))
+            .min_by_key(|(_, sink)| sink.used_at)
+            .map(|(id, _)| *id);
+        if let Some(sink) = oldest.and_then(|id| self.sinks.remove(&id).map(|sink| (id, sink))) {
+            let (id, sink) = sink;
+            self.places.retain(|_, place| place.sink != id);
+            self.by_path.retain(|_, known| *known != id);
+            let mut sum = PlaneStats {
+                total: std::mem::take(&mut self.forgotten),
+                ..PlaneStats::default()
+            };
+            sum.absorb(&sink.stats());
+            self.forgotten = sum.total;
+        }
+    }
+
+    /// Writes whole lines to a sink; returns the first one's number.
+    pub fn append(&mut self, id: u64, lines: &[u8], count: u64, now: Moment) -> u64 {
+        let Some(sink) = self.sinks.get_mut(&id) else {
+            return 0;
+        };
+        let first = sink.append(lines, count, now);
+        self.maybe_trouble |= sink.retry_at().is_some();
+        first
+    }
+
+    /// A sink by its id.
+    pub fn get_mut(&mut self, id: u64) -> Option<&mut Sink> {
+        self.sinks.get_mut(&id)
+    }
+
+    /// A sink by its path.
+    pub fn at_path(&mut self, path: &Path) -> Option<&mut Sink> {
+        let id = self.by_path.get(path)?;
+        self.sinks.get_mut(id)
+    }
+
+    /// Every sink.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = (u64, &mut Sink)> {
+        self.sinks.iter_mut().map(|(id, sink)| (*id, sink))
+    }
+
+    /// When some sink must be tried again.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.maybe_trouble
+            .then(|| {
+                self.sinks
+                    .values()
+                    .filter(|s| s.users > 0)
+                    .filter_map(Sink::retry_at)
+                    .min()
+            })
+            .flatten()
+    }
+
+    /// Tries those again for which it is time.
+    pub fn retry(&mut self, now: Moment) {
+        if self.maybe_trouble {
+            self.sinks
+                .values_mut()
+                .filter(|sink| sink.users > 0)
+                .for_each(|sink| sink.retry(now));
+            self.maybe_trouble = self.sinks.values().any(|sink| sink.retry_at().is_some());
+        }
+    }
+
+    /// At the very end: a last try for what is in trouble.
+    pub fn retry_all(&mut self, now: Moment) {
+        let later = Moment {
+            at: now.at + RETRY_EVERY,
+            ..now
+        };
+        self.sinks.values_mut().for_each(|sink| sink.retry(later));
+    }
+
+    /// The counters of all.
+    pub fn stats(&self) -> PlaneStats {
+        let mut stats = PlaneStats {
+            total: self.forgotten.clone(),
+            ..PlaneStats::default()
+        };
+        let mut files: Vec<&Sink> = self.sinks.values().collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        for sink in files {
+            match sink.path {
+                Some(_) => stats.push(sink.stats()),
+                None => stats.absorb(&sink.stats()),
+            }
+        }
+        stats
+    }
+}
