@@ -25,13 +25,24 @@ pub(super) struct SlowListener {
 impl SlowListener {
     /// Binds. `delay` passes before each connection is taken.
     pub(super) async fn bind(address: SocketAddr, delay: Duration) -> Result<Self, SimulateError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| SimulateError::Bind { address, source })?;
-        Ok(Self { listener, delay, room: Arc::new(Semaphore::new(MOST_CONNECTIONS)) })
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| SimulateError::Bind { address, source })?;
+        Ok(Self {
+            listener,
+            delay,
+            room: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+        })
     }
 
     /// The address bound, with the port that was free if 0 was asked for.
     pub(super) fn address(&self) -> Result<SocketAddr, SimulateError> {
-        self.listener.local_addr().map_err(|source| SimulateError::Setup { what: "the listening socket", source })
+        self.listener
+            .local_addr()
+            .map_err(|source| SimulateError::Setup {
+                what: "the listening socket",
+                source,
+            })
     }
 }
 
@@ -47,7 +58,13 @@ impl Listener for SlowListener {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         // Only a hint for latency; a connection without it works.
         let _ = stream.set_nodelay(true);
-        (Held { stream, _permit: permit }, address)
+        (
+            Held {
+                stream,
+                _permit: permit,
+            },
+            address,
+        )
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -62,13 +79,21 @@ pub(super) struct Held {
 }
 
 impl AsyncRead for Held {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Held {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -80,7 +105,11 @@ impl AsyncWrite for Held {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 

@@ -27,7 +27,11 @@ pub(super) struct Plan {
 impl Plan {
     /// A plan without a node.
     pub(super) fn nothing() -> Self {
-        Self { visits: Vec::new(), cached: Vec::new(), signatures: HashMap::new() }
+        Self {
+            visits: Vec::new(),
+            cached: Vec::new(),
+            signatures: HashMap::new(),
+        }
     }
 
     /// The signature of a node, which is also the seed of what it draws.
@@ -43,7 +47,13 @@ impl Plan {
 
 impl Cache {
     /// Plans a prompt. `None` if its graph is a circle, which validation refuses before.
-    pub(super) fn plan(&self, prompt: &Map<String, Value>, outputs: &[String], catalogue: &Map<String, Value>, places: &Places) -> Option<Plan> {
+    pub(super) fn plan(
+        &self,
+        prompt: &Map<String, Value>,
+        outputs: &[String],
+        catalogue: &Map<String, Value>,
+        places: &Places,
+    ) -> Option<Plan> {
         let roots = || outputs.iter().map(String::as_str);
         let all = graph::needed_first(roots(), |id| nodes::needs(prompt, catalogue, id)).ok()?;
         let mut signatures: HashMap<String, u64> = HashMap::new();
@@ -51,11 +61,29 @@ impl Cache {
             let signature = signature(prompt, id, &signatures, places);
             signatures.insert((*id).to_owned(), signature);
         }
-        let there = |id: &str| signatures.get(id).is_some_and(|signature| self.results.contains_key(signature));
-        let needed = |id| if there(id) { Vec::new() } else { nodes::needs(prompt, catalogue, id) };
-        let visits = graph::needed_first(roots(), needed).ok()?.into_iter().map(str::to_owned).collect();
+        let there = |id: &str| {
+            signatures
+                .get(id)
+                .is_some_and(|signature| self.results.contains_key(signature))
+        };
+        let needed = |id| match there(id) {
+            true => Vec::new(),
+            false => nodes::needs(prompt, catalogue, id)
+                .into_iter()
+                .filter(|id| !there(id))
+                .collect(),
+        };
+        let visits = graph::needed_first(roots(), needed)
+            .ok()?
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
         let cached = prompt.keys().filter(|id| there(id)).cloned().collect();
-        Some(Plan { visits, cached, signatures })
+        Some(Plan {
+            visits,
+            cached,
+            signatures,
+        })
     }
 
     /// The result of a node of this plan.
@@ -80,7 +108,12 @@ impl Cache {
     }
 }
 
-fn signature(prompt: &Map<String, Value>, id: &str, known: &HashMap<String, u64>, places: &Places) -> u64 {
+fn signature(
+    prompt: &Map<String, Value>,
+    id: &str,
+    known: &HashMap<String, u64>,
+    places: &Places,
+) -> u64 {
     let mut hasher = DefaultHasher::new();
     let class = graph::class(prompt, id).unwrap_or_default();
     class.hash(&mut hasher);
@@ -93,7 +126,9 @@ fn signature(prompt: &Map<String, Value>, id: &str, known: &HashMap<String, u64>
             None => value.to_string().hash(&mut hasher),
         }
         if class == "LoadImage"
-            && let Some(path) = value.as_str().and_then(|name| places::inside(&places.input, "", name).ok())
+            && let Some(path) = value
+                .as_str()
+                .and_then(|name| places::inside(&places.input, "", name).ok())
             && let Ok(file) = path.metadata()
         {
             (file.len(), file.modified().ok()).hash(&mut hasher);

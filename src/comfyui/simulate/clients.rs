@@ -48,11 +48,21 @@ impl Clients {
     pub(super) fn connect(&self, id: &str, first: &Value) -> Outbox {
         let (out, messages) = mpsc::channel(WAITING_MESSAGES);
         let (waiting, dropped) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
-        let client = Client { out, waiting: waiting.clone(), dropped: dropped.clone(), preview_metadata: false, logs: false };
+        let client = Client {
+            out,
+            waiting: waiting.clone(),
+            dropped: dropped.clone(),
+            preview_metadata: false,
+            logs: false,
+        };
         let mut clients = self.lock();
         offer(&client, text(first));
         clients.insert(id.to_owned(), client);
-        Outbox { messages, dropped, waiting }
+        Outbox {
+            messages,
+            dropped,
+            waiting,
+        }
     }
 
     /// Forgets the id, even if a newer connection has taken it over meanwhile: ComfyUI 0.3.64 does the same, and the newer one
@@ -80,13 +90,20 @@ impl Clients {
 
     /// Sends a preview, in the form that each receiver negotiated: with metadata, or plain.
     pub(super) fn send_preview(&self, id: Option<&str>, plain: &Message, with_metadata: &Message) {
-        self.deliver(id, |client| if client.preview_metadata { with_metadata.clone() } else { plain.clone() });
+        self.deliver(id, |client| {
+            if client.preview_metadata {
+                with_metadata.clone()
+            } else {
+                plain.clone()
+            }
+        });
     }
 
     /// Sends to those that follow the log.
     pub(super) fn send_logs(&self, message: &Value) {
         let message = text(message);
-        self.lock().retain(|_, client| !client.logs || offer(client, message.clone()));
+        self.lock()
+            .retain(|_, client| !client.logs || offer(client, message.clone()));
     }
 
     /// True if anyone follows the log.
@@ -117,7 +134,10 @@ impl Clients {
         let mut clients = self.lock();
         match id {
             Some(id) => {
-                if clients.get(id).is_some_and(|client| !offer(client, message(client))) {
+                if clients
+                    .get(id)
+                    .is_some_and(|client| !offer(client, message(client)))
+                {
                     clients.remove(id);
                 }
             }
@@ -134,7 +154,8 @@ impl Clients {
 fn offer(client: &Client, message: Message) -> bool {
     let weight = weight(&message);
     let before = client.waiting.fetch_add(weight, Ordering::Relaxed);
-    let taken = (before == 0 || before + weight <= WAITING_BYTES) && client.out.try_send(message).is_ok();
+    let taken =
+        (before == 0 || before + weight <= WAITING_BYTES) && client.out.try_send(message).is_ok();
     if !taken {
         client.dropped.cancel();
     }
@@ -172,7 +193,10 @@ mod tests {
         assert!(!quick.dropped.is_cancelled());
         clients.send_to("slow", &json!("lost"));
         clients.send_to("quick", &json!("kept"));
-        assert_eq!(quick.messages.try_recv().unwrap().to_text().unwrap(), "\"kept\"");
+        assert_eq!(
+            quick.messages.try_recv().unwrap().to_text().unwrap(),
+            "\"kept\""
+        );
     }
 
     #[test]
@@ -193,7 +217,10 @@ mod tests {
         let mut newer = clients.connect("same", &json!(1));
         clients.send_to("same", &json!("to the newer"));
         assert_eq!(newer.messages.try_recv().unwrap().to_text().unwrap(), "1");
-        assert_eq!(newer.messages.try_recv().unwrap().to_text().unwrap(), "\"to the newer\"");
+        assert_eq!(
+            newer.messages.try_recv().unwrap().to_text().unwrap(),
+            "\"to the newer\""
+        );
         clients.disconnect("same");
         clients.send_to("same", &json!("nobody"));
         assert!(newer.messages.try_recv().is_err());

@@ -38,7 +38,11 @@ impl Entry {
 impl Console {
     /// A console whose followers are among `clients`.
     pub(super) fn new(clients: Arc<Clients>) -> Self {
-        Self { entries: Mutex::default(), clients, size_told: AtomicBool::new(false) }
+        Self {
+            entries: Mutex::default(),
+            clients,
+            size_told: AtomicBool::new(false),
+        }
     }
 
     /// Prints one line (or several, with their line ends between).
@@ -49,13 +53,27 @@ impl Console {
     /// Draws the progress bar over itself, as tqdm does; the last step ends the line.
     pub(super) fn progress(&self, done: u32, total: u32, elapsed: Duration) {
         let filled = (u64::from(done) * u64::from(BAR) / u64::from(total.max(1))) as usize;
-        let bar: String = (0..BAR as usize).map(|at| if at < filled { '█' } else { ' ' }).collect();
+        let bar: String = (0..BAR as usize)
+            .map(|at| if at < filled { '█' } else { ' ' })
+            .collect();
         let percent = u64::from(done) * 100 / u64::from(total.max(1));
         let spent = elapsed.as_secs_f64();
-        let rate = if spent > 0.0 { f64::from(done) / spent } else { 0.0 };
-        let left = if rate > 0.0 { f64::from(total - done.min(total)) / rate } else { 0.0 };
+        let rate = if spent > 0.0 {
+            f64::from(done) / spent
+        } else {
+            0.0
+        };
+        let left = if rate > 0.0 {
+            f64::from(total - done.min(total)) / rate
+        } else {
+            0.0
+        };
         let end = if done >= total { "\n" } else { "" };
-        self.write(format!("\r{percent:>3}%|{bar}| {done}/{total} [{}<{}, {rate:>5.2}it/s]{end}", clock(spent), clock(left)));
+        self.write(format!(
+            "\r{percent:>3}%|{bar}| {done}/{total} [{}<{}, {rate:>5.2}it/s]{end}",
+            clock(spent),
+            clock(left)
+        ));
     }
 
     /// Every kept write as `/internal/logs/raw` shows it, oldest first.
@@ -65,7 +83,10 @@ impl Console {
 
     /// Every kept write as the one text of `/internal/logs`.
     pub(super) fn text(&self) -> String {
-        self.lock().iter().map(|entry| format!("{} - {}", entry.time, entry.text)).collect()
+        self.lock()
+            .iter()
+            .map(|entry| format!("{} - {}", entry.time, entry.text))
+            .collect()
     }
 
     /// The terminal's size as ComfyUI reports it without a terminal.
@@ -76,10 +97,19 @@ impl Console {
     fn write(&self, text: String) {
         // A closed or full stderr must not end the server: the line is still in the ring.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
-        let entry = Entry { time: jiff::ZonedDateTime::now().strftime("%Y-%m-%dT%H:%M:%S%.6f").to_string(), text };
+        let entry = Entry {
+            time: jiff::ZonedDateTime::now()
+                .strftime("%Y-%m-%dT%H:%M:%S%.6f")
+                .to_string(),
+            text,
+        };
         {
             let mut entries = self.lock();
-            if entry.text.starts_with('\r') && entries.back().is_some_and(|last| !last.text.ends_with('\n')) {
+            if entry.text.starts_with('\r')
+                && entries
+                    .back()
+                    .is_some_and(|last| !last.text.ends_with('\n'))
+            {
                 entries.pop_back();
             }
             if entries.len() == KEPT {
@@ -90,7 +120,9 @@ impl Console {
         if self.clients.has_log_followers() {
             let first = !self.size_told.swap(true, Ordering::Relaxed);
             let size = if first { Self::size() } else { Value::Null };
-            self.clients.send_logs(&json!({"type": "logs", "data": {"entries": [entry.json()], "size": size}}));
+            self.clients.send_logs(
+                &json!({"type": "logs", "data": {"entries": [entry.json()], "size": size}}),
+            );
         }
     }
 
@@ -100,7 +132,11 @@ impl Console {
 }
 
 fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(LONGEST)]
+    let end = (0..=LONGEST.min(text.len()))
+        .rev()
+        .find(|end| text.is_char_boundary(*end))
+        .unwrap_or(0);
+    &text[..end]
 }
 
 fn clock(seconds: f64) -> String {
@@ -124,7 +160,10 @@ mod tests {
         }
         let entries = console.entries();
         assert_eq!(entries.len(), 2);
-        assert_eq!(entries[1]["m"], "\r100%|██████████| 4/4 [00:02<00:00,  2.00it/s]\n");
+        assert_eq!(
+            entries[1]["m"],
+            "\r100%|██████████| 4/4 [00:02<00:00,  2.00it/s]\n"
+        );
         for number in 0..400 {
             console.line(format!("line {number}"));
         }

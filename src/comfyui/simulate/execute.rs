@@ -54,10 +54,18 @@ pub(super) async fn execute(
     if shared.options.cache_none {
         cache.clear();
     }
-    let plan = cache.plan(&job.prompt, &job.outputs, catalogue, &shared.places).unwrap_or_else(Plan::nothing);
-    teller.execution("execution_cached", json!({"nodes": plan.cached, "prompt_id": job.id}));
+    let plan = cache
+        .plan(&job.prompt, &job.outputs, catalogue, &shared.places)
+        .unwrap_or_else(Plan::nothing);
+    teller.execution(
+        "execution_cached",
+        json!({"nodes": plan.cached, "prompt_id": job.id}),
+    );
     let new = || plan.visits.iter().filter(|node| !plan.is_cached(node));
-    let mut workers: Vec<String> = new().filter(|node| graph::class(&job.prompt, node) == Some("KSampler")).cloned().collect();
+    let mut workers: Vec<String> = new()
+        .filter(|node| graph::class(&job.prompt, node) == Some("KSampler"))
+        .cloned()
+        .collect();
     if workers.is_empty() {
         workers.extend(new().next().cloned());
     }
@@ -100,7 +108,9 @@ impl Execution<'_, '_> {
         self.cache.keep_only(&self.plan);
         let success = failed.is_none();
         match failed {
-            None => self.teller.execution("execution_success", json!({"prompt_id": self.job.id})),
+            None => self
+                .teller
+                .execution("execution_success", json!({"prompt_id": self.job.id})),
             Some((node, failure)) => self.tell_failure(&node, failure),
         }
         if !success {
@@ -116,7 +126,11 @@ impl Execution<'_, '_> {
     }
 
     fn show_cached(&mut self, node: &str) {
-        if let Some(shown) = self.cache.result(&self.plan, node).and_then(|made| made.shown.clone()) {
+        if let Some(shown) = self
+            .cache
+            .result(&self.plan, node)
+            .and_then(|made| made.shown.clone())
+        {
             self.show(node, shown);
         }
         self.teller.state(node, json!(1), json!(1), "finished");
@@ -137,7 +151,10 @@ impl Execution<'_, '_> {
             self.work(node).await?;
         }
         let seed = self.plan.signature(node);
-        let made = make::make(self.shared, self.job, node, seed, |linked| self.cache.result(&self.plan, linked)).await?;
+        let made = make::make(self.shared, self.job, node, seed, |linked| {
+            self.cache.result(&self.plan, linked)
+        })
+        .await?;
         if let Some(shown) = made.shown.clone() {
             self.show(node, shown);
         }
@@ -173,7 +190,11 @@ impl Execution<'_, '_> {
             tokio::time::sleep_until(start + total).await;
             self.trouble()?;
         }
-        if self.shared.jobs.is_interrupted() { Err(Failure::Interrupted) } else { Ok(()) }
+        if self.shared.jobs.is_interrupted() {
+            Err(Failure::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 
     /// What is to go wrong in the middle of this prompt.
@@ -181,25 +202,43 @@ impl Execution<'_, '_> {
         if self.shared.has(&Fault::CrashDuring(self.ordinal)) {
             std::process::abort();
         }
-        if fails(self.shared.options.seed, self.ordinal, self.shared.options.fail_rate) {
-            return Err(Failure::Raised { kind: "RuntimeError", message: "simulated failure (--fail-rate)\n".into() });
+        if fails(
+            self.shared.options.seed,
+            self.ordinal,
+            self.shared.options.fail_rate,
+        ) {
+            return Err(Failure::Raised {
+                kind: "RuntimeError",
+                message: "simulated failure (--fail-rate)\n".into(),
+            });
         }
         Ok(())
     }
 
     fn own_steps(&self, node: &str) -> u32 {
-        let steps = graph::inputs(&self.job.prompt, node).and_then(|inputs| inputs.get("steps")?.as_u64());
-        steps.and_then(|steps| u32::try_from(steps).ok()).map_or(USUAL_STEPS, |steps| steps.min(10_000))
+        let steps =
+            graph::inputs(&self.job.prompt, node).and_then(|inputs| inputs.get("steps")?.as_u64());
+        steps
+            .and_then(|steps| u32::try_from(steps).ok())
+            .map_or(USUAL_STEPS, |steps| steps.min(10_000))
     }
 
     fn preview(&self, node: &str) {
         if self.shared.options.preview_method == "none" {
             return;
         }
-        let latent = graph::inputs(&self.job.prompt, node).and_then(|inputs| graph::link(inputs.get("latent_image")?));
+        let latent = graph::inputs(&self.job.prompt, node)
+            .and_then(|inputs| graph::link(inputs.get("latent_image")?));
         let made = latent.and_then(|link| self.cache.result(&self.plan, link.node));
-        if let Some(Made { value: Some(Thing::Latent(latent)), .. }) = made {
-            let picture = picture::Picture { fill: picture::Fill::Gradient(self.plan.signature(node)), ..latent.clone() };
+        if let Some(Made {
+            value: Some(Thing::Latent(latent)),
+            ..
+        }) = made
+        {
+            let picture = picture::Picture {
+                fill: picture::Fill::Gradient(self.plan.signature(node)),
+                ..latent.clone()
+            };
             // A preview is an extra: one that cannot be drawn is left out.
             if let Ok(png) = picture.thumbnail() {
                 self.teller.preview(node, &png);
@@ -223,7 +262,10 @@ impl Execution<'_, '_> {
                 ];
                 let trimmed = message.trim_end();
                 console.line(format!("!!! Exception during processing !!! {trimmed}"));
-                console.line(format!("Traceback (most recent call last):\n{}{kind}: {trimmed}", traceback.concat()));
+                console.line(format!(
+                    "Traceback (most recent call last):\n{}{kind}: {trimmed}",
+                    traceback.concat()
+                ));
                 if kind == "torch.OutOfMemoryError" {
                     console.line("Got an OOM, unloading all loaded models.");
                     self.shared.loaded.store(0, Ordering::Relaxed);
@@ -244,7 +286,9 @@ impl Execution<'_, '_> {
             Some(link) => json!([format!("<output {} of node {}>", link.slot, link.node)]),
             None => json!([value]),
         };
-        inputs.map(|(name, value)| (name.clone(), shown(value))).collect()
+        inputs
+            .map(|(name, value)| (name.clone(), shown(value)))
+            .collect()
     }
 }
 
@@ -260,7 +304,11 @@ mod tests {
 
     #[test]
     fn the_share_of_failures_is_kept_and_repeats_with_the_seed() {
-        let count = |seed, rate| (1..=10_000).filter(|ordinal| fails(seed, *ordinal, rate)).count();
+        let count = |seed, rate| {
+            (1..=10_000)
+                .filter(|ordinal| fails(seed, *ordinal, rate))
+                .count()
+        };
         assert_eq!(count(1, 0.0), 0);
         assert_eq!(count(1, 1.0), 10_000);
         assert!((2_300..2_700).contains(&count(7, 0.25)));

@@ -49,7 +49,9 @@ impl Fault {
 }
 
 fn count(value: &str) -> Result<u64, String> {
-    value.parse().map_err(|_| format!("{value:?} is not a number of prompts"))
+    value
+        .parse()
+        .map_err(|_| format!("{value:?} is not a number of prompts"))
 }
 
 #[cfg(test)]
@@ -61,8 +63,14 @@ mod tests {
         for (text, want) in [
             ("silence", Some(Fault::Silence)),
             ("dead-prompt-thread", Some(Fault::DeadPromptThread)),
-            ("slow-accept", Some(Fault::SlowAccept(Duration::from_secs(5)))),
-            ("slow-accept=0.5", Some(Fault::SlowAccept(Duration::from_millis(500)))),
+            (
+                "slow-accept",
+                Some(Fault::SlowAccept(Duration::from_secs(5))),
+            ),
+            (
+                "slow-accept=0.5",
+                Some(Fault::SlowAccept(Duration::from_millis(500))),
+            ),
             ("unavailable", Some(Fault::Unavailable)),
             ("no-history", Some(Fault::NoHistory)),
             ("crash-after=2", Some(Fault::CrashAfter(2))),

@@ -16,7 +16,10 @@ pub(super) struct Link<'a> {
 /// Reads `[node id, output index]`. `None` if it is anything else.
 pub(super) fn link(value: &Value) -> Option<Link<'_>> {
     match value.as_array()?.as_slice() {
-        [node, slot] => Some(Link { node: node.as_str()?, slot: usize::try_from(slot.as_u64()?).ok()? }),
+        [node, slot] => Some(Link {
+            node: node.as_str()?,
+            slot: usize::try_from(slot.as_u64()?).ok()?,
+        }),
         _ => None,
     }
 }
@@ -27,7 +30,10 @@ pub(super) fn class<'a>(prompt: &'a Map<String, Value>, id: &str) -> Option<&'a 
 }
 
 /// The inputs of a node, if it has any.
-pub(super) fn inputs<'a>(prompt: &'a Map<String, Value>, id: &str) -> Option<&'a Map<String, Value>> {
+pub(super) fn inputs<'a>(
+    prompt: &'a Map<String, Value>,
+    id: &str,
+) -> Option<&'a Map<String, Value>> {
     prompt.get(id)?.get("inputs")?.as_object()
 }
 
@@ -37,7 +43,10 @@ pub(super) struct Cycle;
 
 /// Every node that the roots need, the roots too, each after all that it needs. Iterative: a graph from outside may be as deep
 /// as it is large, and must not use up the stack.
-pub(super) fn needed_first<N: Copy + Eq + Hash>(roots: impl IntoIterator<Item = N>, needs: impl Fn(N) -> Vec<N>) -> Result<Vec<N>, Cycle> {
+pub(super) fn needed_first<N: Copy + Eq + Hash>(
+    roots: impl IntoIterator<Item = N>,
+    needs: impl Fn(N) -> Vec<N>,
+) -> Result<Vec<N>, Cycle> {
     let (mut done, mut open, mut order) = (HashSet::new(), HashSet::new(), Vec::new());
     for root in roots {
         if done.contains(&root) {
@@ -75,14 +84,24 @@ mod tests {
     #[test]
     fn only_a_pair_of_id_and_index_is_a_link() {
         assert_eq!(link(&json!(["1", 0])), Some(Link { node: "1", slot: 0 }));
-        for value in [json!(["1"]), json!(["1", -1]), json!([1, 0]), json!("1"), json!(["1", 0, 0]), json!(null)] {
+        for value in [
+            json!(["1"]),
+            json!(["1", -1]),
+            json!([1, 0]),
+            json!("1"),
+            json!(["1", 0, 0]),
+            json!(null),
+        ] {
             assert_eq!(link(&value), None, "{value}");
         }
     }
 
     #[test]
     fn a_chain_of_a_hundred_thousand_nodes_does_not_use_up_the_stack() {
-        let order = needed_first([100_000u32], |node| node.checked_sub(1).into_iter().collect()).unwrap();
+        let order = needed_first([100_000u32], |node| {
+            node.checked_sub(1).into_iter().collect()
+        })
+        .unwrap();
         assert_eq!(order.len(), 100_001);
         assert_eq!(order[0], 0);
     }

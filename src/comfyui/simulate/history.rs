@@ -25,7 +25,11 @@ struct Entry {
 impl History {
     /// Adds an entry of about `bytes` bytes; one with the same id is replaced where it stands.
     pub(super) fn insert(&mut self, id: String, value: Value, bytes: usize) {
-        let entry = Entry { id, value: Arc::new(value), bytes };
+        let entry = Entry {
+            id,
+            value: Arc::new(value),
+            bytes,
+        };
         self.bytes += bytes;
         match self.entries.iter_mut().find(|old| old.id == entry.id) {
             Some(old) => {
@@ -34,7 +38,9 @@ impl History {
             }
             None => self.entries.push_back(entry),
         }
-        while self.entries.len() > MOST_ENTRIES || (self.bytes > MOST_BYTES && self.entries.len() > 1) {
+        while self.entries.len() > MOST_ENTRIES
+            || (self.bytes > MOST_BYTES && self.entries.len() > 1)
+        {
             if let Some(oldest) = self.entries.pop_front() {
                 self.bytes -= oldest.bytes;
             }
@@ -44,7 +50,10 @@ impl History {
     /// The entry of this id, as `/history/{id}` gives it: a map with it, or an empty one.
     pub(super) fn one(&self, id: &str) -> Map<String, Value> {
         let found = self.entries.iter().find(|entry| entry.id == id);
-        found.map(|entry| (entry.id.clone(), Value::clone(&entry.value))).into_iter().collect()
+        found
+            .map(|entry| (entry.id.clone(), Value::clone(&entry.value)))
+            .into_iter()
+            .collect()
     }
 
     /// At most `most` entries from `offset` on; a missing offset means the newest `most`.
@@ -52,7 +61,9 @@ impl History {
         let most = most.unwrap_or(usize::MAX);
         let offset = offset.unwrap_or_else(|| self.entries.len().saturating_sub(most));
         let wanted = self.entries.iter().skip(offset).take(most);
-        wanted.map(|entry| (entry.id.clone(), Value::clone(&entry.value))).collect()
+        wanted
+            .map(|entry| (entry.id.clone(), Value::clone(&entry.value)))
+            .collect()
     }
 
     /// Forgets everything.

@@ -94,10 +94,16 @@ impl Jobs {
     /// Queues a prompt and wakes the worker.
     pub(super) fn push(&self, job: Job) -> Result<(), QueueRefusal> {
         let mut table = self.lock();
-        if table.waiting.len() >= MOST_WAITING || table.waiting_bytes.saturating_add(job.bytes) > MOST_WAITING_BYTES {
+        if table.waiting.len() >= MOST_WAITING
+            || table.waiting_bytes.saturating_add(job.bytes) > MOST_WAITING_BYTES
+        {
             return Err(QueueRefusal::Full);
         }
-        let at = table.waiting.partition_point(|other| (other.place().total_cmp(&job.place())).then_with(|| other.id.cmp(&job.id)).is_le());
+        let at = table.waiting.partition_point(|other| {
+            (other.place().total_cmp(&job.place()))
+                .then_with(|| other.id.cmp(&job.id))
+                .is_le()
+        });
         if let Some(before) = at.checked_sub(1).map(|at| &table.waiting[at])
             && before.id == job.id
             && before.place() == job.place()
@@ -154,14 +160,19 @@ impl Jobs {
     /// Forgets every waiting prompt, or those with these ids.
     pub(super) fn delete_waiting(&self, ids: Option<&HashSet<&str>>) {
         let mut table = self.lock();
-        table.waiting.retain(|job| ids.is_some_and(|ids| !ids.contains(job.id.as_str())));
+        table
+            .waiting
+            .retain(|job| ids.is_some_and(|ids| !ids.contains(job.id.as_str())));
         table.waiting_bytes = table.waiting.iter().map(|job| job.bytes).sum();
     }
 
     /// Interrupts the running prompt if it is the one meant. False if it is another, or none runs.
     pub(super) fn interrupt(&self, id: Option<&str>) -> bool {
         let table = self.lock();
-        let meant = table.running.as_ref().is_some_and(|job| id.is_none_or(|id| id == job.id));
+        let meant = table
+            .running
+            .as_ref()
+            .is_some_and(|job| id.is_none_or(|id| id == job.id));
         if meant {
             self.interrupted.store(true, Ordering::Relaxed);
         }
@@ -202,7 +213,14 @@ mod tests {
     use super::*;
 
     fn job(number: i64, id: &str, bytes: usize) -> Job {
-        Job { number: number.into(), id: id.into(), prompt: Map::new(), extra: Map::new(), outputs: Vec::new(), bytes }
+        Job {
+            number: number.into(),
+            id: id.into(),
+            prompt: Map::new(),
+            extra: Map::new(),
+            outputs: Vec::new(),
+            bytes,
+        }
     }
 
     fn order(jobs: &Jobs) -> Vec<String> {

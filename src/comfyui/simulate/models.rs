@@ -28,7 +28,16 @@ pub(super) const FOLDERS: [&str; 20] = [
 /// The checkpoint that is always there, so that a common graph runs without any model file.
 pub(super) const SIMULATED: &str = "simulated.safetensors";
 /// What ComfyUI takes for a model file.
-const EXTENSIONS: [&str; 8] = ["ckpt", "pt", "pt2", "bin", "pth", "safetensors", "pkl", "sft"];
+const EXTENSIONS: [&str; 8] = [
+    "ckpt",
+    "pt",
+    "pt2",
+    "bin",
+    "pth",
+    "safetensors",
+    "pkl",
+    "sft",
+];
 /// Files listed of one folder, and folders walked; more are left out.
 const MOST_LISTED: usize = 10_000;
 
@@ -41,10 +50,14 @@ pub(super) fn list(models: &Path, folder: &str) -> Vec<String> {
     while let Some(directory) = open.pop() {
         walked += 1;
         // A folder that cannot be read lists nothing, as in ComfyUI.
-        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        let Ok(entries) = std::fs::read_dir(&directory) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && walked + open.len() < MOST_LISTED {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && walked + open.len() < MOST_LISTED
+            {
                 open.push(path);
             } else if is_model(&path)
                 && found.len() < MOST_LISTED
@@ -62,5 +75,7 @@ pub(super) fn list(models: &Path, folder: &str) -> Vec<String> {
 }
 
 fn is_model(path: &Path) -> bool {
-    path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| EXTENSIONS.contains(&extension))
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| EXTENSIONS.contains(&extension))
 }

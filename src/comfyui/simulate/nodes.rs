@@ -4,9 +4,25 @@ use super::graph;
 use serde_json::{Map, Value, json};
 
 /// The samplers of the KSampler.
-const SAMPLERS: [&str; 8] = ["euler", "euler_ancestral", "heun", "dpm_2", "dpmpp_2m", "dpmpp_2m_sde", "ddim", "uni_pc"];
+const SAMPLERS: [&str; 8] = [
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpm_2",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "ddim",
+    "uni_pc",
+];
 /// Its schedulers.
-const SCHEDULERS: [&str; 6] = ["simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "normal"];
+const SCHEDULERS: [&str; 6] = [
+    "simple",
+    "sgm_uniform",
+    "karras",
+    "exponential",
+    "ddim_uniform",
+    "normal",
+];
 
 /// One class, as written here: inputs as name and configuration, outputs as types.
 struct Class {
@@ -23,14 +39,22 @@ struct Class {
 
 /// Every class by name. `checkpoints` and `pictures` are what the two loaders may choose from.
 pub(super) fn catalogue(checkpoints: &[String], pictures: &[String]) -> Map<String, Value> {
-    classes(checkpoints, pictures).into_iter().map(|class| (class.name.to_owned(), class.info())).collect()
+    classes(checkpoints, pictures)
+        .into_iter()
+        .map(|class| (class.name.to_owned(), class.info()))
+        .collect()
 }
 
 impl Class {
     fn info(self) -> Value {
-        let required: Map<String, Value> = self.required.iter().map(|(name, config)| ((*name).to_owned(), config.clone())).collect();
+        let required: Map<String, Value> = self
+            .required
+            .iter()
+            .map(|(name, config)| ((*name).to_owned(), config.clone()))
+            .collect();
         let order: Vec<&str> = self.required.iter().map(|(name, _)| *name).collect();
-        let (mut input, mut input_order) = (json!({"required": required}), json!({"required": order}));
+        let (mut input, mut input_order) =
+            (json!({"required": required}), json!({"required": order}));
         if self.hidden {
             input["hidden"] = json!({"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"});
             input_order["hidden"] = json!(["prompt", "extra_pnginfo"]);
@@ -61,46 +85,100 @@ fn classes(checkpoints: &[String], pictures: &[String]) -> Vec<Class> {
     vec![
         Class {
             required: vec![
-                ("model", plain("MODEL", "The model used for denoising the input latent.")),
-                ("seed", json!(["INT", {"default": 0, "min": 0, "max": u64::MAX, "control_after_generate": true}])),
-                ("steps", json!(["INT", {"default": 20, "min": 1, "max": 10000}])),
-                ("cfg", json!(["FLOAT", {"default": 8.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}])),
+                (
+                    "model",
+                    plain("MODEL", "The model used for denoising the input latent."),
+                ),
+                (
+                    "seed",
+                    json!(["INT", {"default": 0, "min": 0, "max": u64::MAX, "control_after_generate": true}]),
+                ),
+                (
+                    "steps",
+                    json!(["INT", {"default": 20, "min": 1, "max": 10000}]),
+                ),
+                (
+                    "cfg",
+                    json!(["FLOAT", {"default": 8.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}]),
+                ),
                 ("sampler_name", json!([SAMPLERS, {}])),
                 ("scheduler", json!([SCHEDULERS, {}])),
-                ("positive", plain("CONDITIONING", "What the picture should have.")),
-                ("negative", plain("CONDITIONING", "What the picture should not have.")),
-                ("latent_image", plain("LATENT", "The latent image to denoise.")),
-                ("denoise", json!(["FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01}])),
+                (
+                    "positive",
+                    plain("CONDITIONING", "What the picture should have."),
+                ),
+                (
+                    "negative",
+                    plain("CONDITIONING", "What the picture should not have."),
+                ),
+                (
+                    "latent_image",
+                    plain("LATENT", "The latent image to denoise."),
+                ),
+                (
+                    "denoise",
+                    json!(["FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01}]),
+                ),
             ],
             ..class("KSampler", "KSampler", "sampling", &["LATENT"])
         },
         Class {
             description: "Loads a diffusion model checkpoint, diffusion models are used to denoise latents.",
-            required: vec![("ckpt_name", json!([checkpoints, {"tooltip": "The name of the checkpoint (model) to load."}]))],
+            required: vec![(
+                "ckpt_name",
+                json!([checkpoints, {"tooltip": "The name of the checkpoint (model) to load."}]),
+            )],
             output_tooltips: &[
                 "The model used for denoising latents.",
                 "The CLIP model used for encoding text prompts.",
                 "The VAE model used for encoding and decoding images to and from latent space.",
             ],
-            ..class("CheckpointLoaderSimple", "Load Checkpoint", "loaders", &["MODEL", "CLIP", "VAE"])
+            ..class(
+                "CheckpointLoaderSimple",
+                "Load Checkpoint",
+                "loaders",
+                &["MODEL", "CLIP", "VAE"],
+            )
         },
         Class {
             required: vec![
-                ("text", json!(["STRING", {"multiline": true, "dynamicPrompts": true}])),
-                ("clip", plain("CLIP", "The CLIP model used for encoding the text.")),
+                (
+                    "text",
+                    json!(["STRING", {"multiline": true, "dynamicPrompts": true}]),
+                ),
+                (
+                    "clip",
+                    plain("CLIP", "The CLIP model used for encoding the text."),
+                ),
             ],
-            ..class("CLIPTextEncode", "CLIP Text Encode (Prompt)", "conditioning", &["CONDITIONING"])
+            ..class(
+                "CLIPTextEncode",
+                "CLIP Text Encode (Prompt)",
+                "conditioning",
+                &["CONDITIONING"],
+            )
         },
         Class {
             required: vec![
                 ("width", side("The width of the latent images in pixels.")),
                 ("height", side("The height of the latent images in pixels.")),
-                ("batch_size", json!(["INT", {"default": 1, "min": 1, "max": 4096}])),
+                (
+                    "batch_size",
+                    json!(["INT", {"default": 1, "min": 1, "max": 4096}]),
+                ),
             ],
-            ..class("EmptyLatentImage", "Empty Latent Image", "latent", &["LATENT"])
+            ..class(
+                "EmptyLatentImage",
+                "Empty Latent Image",
+                "latent",
+                &["LATENT"],
+            )
         },
         Class {
-            required: vec![("samples", plain("LATENT", "The latent to be decoded.")), ("vae", plain("VAE", "The VAE model to decode with."))],
+            required: vec![
+                ("samples", plain("LATENT", "The latent to be decoded.")),
+                ("vae", plain("VAE", "The VAE model to decode with.")),
+            ],
             ..class("VAEDecode", "VAE Decode", "latent", &["IMAGE"])
         },
         Class {
@@ -132,17 +210,34 @@ fn classes(checkpoints: &[String], pictures: &[String]) -> Vec<Class> {
         },
         Class {
             required: vec![
-                ("width", json!(["INT", {"default": 512, "min": 1, "max": 16384, "step": 1}])),
-                ("height", json!(["INT", {"default": 512, "min": 1, "max": 16384, "step": 1}])),
-                ("batch_size", json!(["INT", {"default": 1, "min": 1, "max": 4096}])),
-                ("color", json!(["INT", {"default": 0, "min": 0, "max": 16_777_215, "step": 1, "display": "color"}])),
+                (
+                    "width",
+                    json!(["INT", {"default": 512, "min": 1, "max": 16384, "step": 1}]),
+                ),
+                (
+                    "height",
+                    json!(["INT", {"default": 512, "min": 1, "max": 16384, "step": 1}]),
+                ),
+                (
+                    "batch_size",
+                    json!(["INT", {"default": 1, "min": 1, "max": 4096}]),
+                ),
+                (
+                    "color",
+                    json!(["INT", {"default": 0, "min": 0, "max": 16_777_215, "step": 1, "display": "color"}]),
+                ),
             ],
             ..class("EmptyImage", "EmptyImage", "image", &["IMAGE"])
         },
     ]
 }
 
-fn class(name: &'static str, display_name: &'static str, category: &'static str, output: &'static [&'static str]) -> Class {
+fn class(
+    name: &'static str,
+    display_name: &'static str,
+    category: &'static str,
+    output: &'static [&'static str],
+) -> Class {
     Class {
         name,
         display_name,
@@ -159,7 +254,10 @@ fn class(name: &'static str, display_name: &'static str, category: &'static str,
 /// The required inputs of a class, as name and configuration, in order.
 pub(super) fn required(class: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let required = class["input"]["required"].as_object();
-    required.into_iter().flatten().map(|(name, config)| (name.as_str(), config))
+    required
+        .into_iter()
+        .flatten()
+        .map(|(name, config)| (name.as_str(), config))
 }
 
 /// True if nodes of this class end a graph.
@@ -168,10 +266,20 @@ pub(super) fn is_output(class: &Value) -> bool {
 }
 
 /// The nodes that the declared inputs of a node link to. Inputs that the class does not know are not followed.
-pub(super) fn needs<'a>(prompt: &'a Map<String, Value>, catalogue: &Map<String, Value>, id: &str) -> Vec<&'a str> {
-    let Some((info, inputs)) = graph::class(prompt, id).and_then(|class| catalogue.get(class)).zip(graph::inputs(prompt, id)) else {
+pub(super) fn needs<'a>(
+    prompt: &'a Map<String, Value>,
+    catalogue: &Map<String, Value>,
+    id: &str,
+) -> Vec<&'a str> {
+    let Some((info, inputs)) = graph::class(prompt, id)
+        .and_then(|class| catalogue.get(class))
+        .zip(graph::inputs(prompt, id))
+    else {
         return Vec::new();
     };
     let links = required(info).filter_map(|(name, _)| inputs.get(name).and_then(graph::link));
-    links.map(|link| link.node).filter(|node| prompt.contains_key(*node)).collect()
+    links
+        .map(|link| link.node)
+        .filter(|node| prompt.contains_key(*node))
+        .collect()
 }

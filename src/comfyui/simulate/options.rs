@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// How a simulated ComfyUI is started. An unknown flag is a usage error (exit 2), as in ComfyUI.
 #[derive(Debug, Clone, Args)]
-#[command(group = clap::ArgGroup::new("vram_mode").args(["cpu", "gpu_only", "highvram", "normalvram", "lowvram", "novram"]))]
+#[command(args_override_self = true, group = clap::ArgGroup::new("vram_mode").args(["cpu", "gpu_only", "highvram", "normalvram", "lowvram", "novram"]))]
 pub struct SimulateOptions {
     /// Address to listen on; the bare flag listens on every IPv4 address.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1", num_args = 0..=1, default_missing_value = "0.0.0.0")]
@@ -174,7 +174,10 @@ impl SimulateOptions {
             }
         }
         for path in &self.extra_model_paths_config {
-            argv.extend(["--extra-model-paths-config".into(), path.display().to_string()]);
+            argv.extend([
+                "--extra-model-paths-config".into(),
+                path.display().to_string(),
+            ]);
         }
         if let Some(url) = &self.database_url {
             argv.extend(["--database-url".into(), url.clone()]);
@@ -201,7 +204,10 @@ impl SimulateOptions {
             ("--lowvram", self.ignored.lowvram),
             ("--novram", self.ignored.novram),
             ("--use-flash-attention", self.ignored.use_flash_attention),
-            ("--disable-all-custom-nodes", self.ignored.disable_all_custom_nodes),
+            (
+                "--disable-all-custom-nodes",
+                self.ignored.disable_all_custom_nodes,
+            ),
             ("--disable-api-nodes", self.ignored.disable_api_nodes),
             ("--disable-auto-launch", self.ignored.disable_auto_launch),
         ] {
@@ -230,7 +236,8 @@ fn within(text: &str, most: f64, expected: &str) -> Result<f64, String> {
 }
 
 fn size(text: &str) -> Result<Bytes, String> {
-    Bytes::parse(text).ok_or_else(|| "expected bytes, or a number with K, M or G, such as 24G".into())
+    Bytes::parse(text)
+        .ok_or_else(|| "expected bytes, or a number with K, M or G, such as 24G".into())
 }
 
 #[cfg(test)]
@@ -245,17 +252,28 @@ mod tests {
     }
 
     fn parse(line: &str) -> Result<SimulateOptions, clap::Error> {
-        Cli::try_parse_from(std::iter::once("simulate").chain(line.split_whitespace())).map(|cli| cli.options)
+        Cli::try_parse_from(std::iter::once("simulate").chain(line.split_whitespace()))
+            .map(|cli| cli.options)
     }
 
     #[test]
     fn no_flag_gives_the_documented_defaults() {
-        assert_eq!(format!("{:?}", parse("").unwrap()), format!("{:?}", SimulateOptions::default()));
+        assert_eq!(
+            format!("{:?}", parse("").unwrap()),
+            format!("{:?}", SimulateOptions::default())
+        );
     }
 
     #[test]
     fn flags_that_comfyui_does_not_know_or_that_exclude_each_other_exit_with_2() {
-        for line in ["--no-such-flag", "--cpu --lowvram", "--fail-rate 1.5", "--seconds nan", "--fault nonsense", "--vram 24GB"] {
+        for line in [
+            "--no-such-flag",
+            "--cpu --lowvram",
+            "--fail-rate 1.5",
+            "--seconds nan",
+            "--fault nonsense",
+            "--vram 24GB",
+        ] {
             let error = parse(line).map(|_| ()).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
         }
@@ -263,11 +281,23 @@ mod tests {
 
     #[test]
     fn argv_shows_the_flags_given() {
-        let options = parse("--port 8204 --cpu --output-directory /o --cuda-device 3 --vram 8G").unwrap();
+        let options =
+            parse("--port 8204 --cpu --output-directory /o --cuda-device 3 --vram 8G").unwrap();
         assert_eq!(options.vram, Bytes(8 << 30));
         assert_eq!(
             options.argv(),
-            ["main.py", "--listen", "127.0.0.1", "--port", "8204", "--output-directory", "/o", "--cuda-device", "3", "--cpu"]
+            [
+                "main.py",
+                "--listen",
+                "127.0.0.1",
+                "--port",
+                "8204",
+                "--output-directory",
+                "/o",
+                "--cuda-device",
+                "3",
+                "--cpu"
+            ]
         );
     }
 }

@@ -39,13 +39,21 @@ impl Picture {
 
     /// Writes one picture of the batch as a PNG with these text chunks (ASCII). `Ok(false)` if `stop` asked for an end; what
     /// was written is then no whole picture.
-    pub(super) fn write_png(&self, number: u32, texts: &[(&str, String)], out: impl Write, stop: impl Fn() -> bool) -> io::Result<bool> {
+    pub(super) fn write_png(
+        &self,
+        number: u32,
+        texts: &[(&str, String)],
+        out: impl Write,
+        stop: impl Fn() -> bool,
+    ) -> io::Result<bool> {
         let mut encoder = png::Encoder::new(out, self.width, self.height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::Fast);
         for (keyword, text) in texts {
-            encoder.add_text_chunk((*keyword).to_owned(), text.clone()).map_err(io::Error::other)?;
+            encoder
+                .add_text_chunk((*keyword).to_owned(), text.clone())
+                .map_err(io::Error::other)?;
         }
         let mut writer = encoder.write_header()?;
         let mut stream = writer.stream_writer()?;
@@ -64,7 +72,12 @@ impl Picture {
 
     /// A small PNG of the first picture, at most 64 pixels a side.
     pub(super) fn thumbnail(&self) -> io::Result<Vec<u8>> {
-        let small = Picture { width: self.width.min(64), height: self.height.min(64), batch: 1, fill: self.fill.clone() };
+        let small = Picture {
+            width: self.width.min(64),
+            height: self.height.min(64),
+            batch: 1,
+            fill: self.fill.clone(),
+        };
         let mut png = Vec::new();
         small.write_png(0, &[], &mut png, || false)?;
         Ok(png)
@@ -74,7 +87,8 @@ impl Picture {
         match &self.fill {
             Fill::Flat(colour) => {
                 let [_, red, green, blue] = colour.to_be_bytes();
-                row.chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&[red, green, blue]));
+                row.chunks_exact_mut(3)
+                    .for_each(|pixel| pixel.copy_from_slice(&[red, green, blue]));
             }
             Fill::Pixels(pixels) => {
                 let start = y as usize * row.len();
@@ -83,7 +97,8 @@ impl Picture {
                 }
             }
             Fill::Gradient(seed) => {
-                let colours = [0u64, 1, 2].map(|corner| mix(seed ^ u64::from(number) << 8 ^ corner).to_be_bytes());
+                let colours = [0u64, 1, 2]
+                    .map(|corner| mix(seed ^ u64::from(number) << 8 ^ corner).to_be_bytes());
                 let down = y * 255 / self.height.max(1);
                 for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
                     let across = (x as u32).saturating_mul(255) / self.width.max(1);
@@ -112,12 +127,23 @@ pub(super) fn read_png(source: impl Read + Seek) -> Option<Picture> {
     data.truncate(frame.buffer_size());
     let pixels: Cow<'_, [u8]> = match frame.color_type {
         png::ColorType::Rgb => Cow::Borrowed(&data),
-        png::ColorType::Rgba => data.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
+        png::ColorType::Rgba => data
+            .chunks_exact(4)
+            .flat_map(|pixel| [pixel[0], pixel[1], pixel[2]])
+            .collect(),
         png::ColorType::Grayscale => data.iter().flat_map(|grey| [*grey; 3]).collect(),
-        png::ColorType::GrayscaleAlpha => data.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
+        png::ColorType::GrayscaleAlpha => data
+            .chunks_exact(2)
+            .flat_map(|pixel| [pixel[0]; 3])
+            .collect(),
         png::ColorType::Indexed => return None,
     };
-    Some(Picture { width, height, batch: 1, fill: Fill::Pixels(pixels.into()) })
+    Some(Picture {
+        width,
+        height,
+        batch: 1,
+        fill: Fill::Pixels(pixels.into()),
+    })
 }
 
 /// Spreads a seed over all bits (SplitMix64, Steele and others 2014).
@@ -135,13 +161,22 @@ mod tests {
 
     fn encoded(picture: &Picture) -> Vec<u8> {
         let mut png = Vec::new();
-        assert!(picture.write_png(0, &[("prompt", "{}".into())], &mut png, || false).unwrap());
+        assert!(
+            picture
+                .write_png(0, &[("prompt", "{}".into())], &mut png, || false)
+                .unwrap()
+        );
         png
     }
 
     #[test]
     fn a_flat_picture_has_its_size_and_colour_everywhere() {
-        let flat = Picture { width: 7, height: 5, batch: 1, fill: Fill::Flat(0x01_02_ff) };
+        let flat = Picture {
+            width: 7,
+            height: 5,
+            batch: 1,
+            fill: Fill::Flat(0x01_02_ff),
+        };
         let read = read_png(io::Cursor::new(encoded(&flat))).unwrap();
         assert_eq!((read.width, read.height), (7, 5));
         assert_eq!(read.fill, Fill::Pixels([1, 2, 255].repeat(35).into()));
@@ -150,7 +185,12 @@ mod tests {
 
     #[test]
     fn the_same_seed_draws_the_same_gradient_and_another_seed_another() {
-        let gradient = |seed| Picture { width: 16, height: 16, batch: 1, fill: Fill::Gradient(seed) };
+        let gradient = |seed| Picture {
+            width: 16,
+            height: 16,
+            batch: 1,
+            fill: Fill::Gradient(seed),
+        };
         assert_eq!(encoded(&gradient(1)), encoded(&gradient(1)));
         assert_ne!(encoded(&gradient(1)), encoded(&gradient(2)));
     }

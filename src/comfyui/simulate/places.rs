@@ -35,25 +35,44 @@ pub(super) enum BadName {
 impl Places {
     /// Checks and makes the directories; deletes what an earlier run left in the temp directory, as ComfyUI does at each start.
     pub(super) fn prepare(options: &SimulateOptions) -> Result<Self, SimulateError> {
-        if let Some(path) = options.user_directory.as_ref().filter(|path| !path.is_dir()) {
+        if let Some(path) = options
+            .user_directory
+            .as_ref()
+            .filter(|path| !path.is_dir())
+        {
             return Err(SimulateError::UserDirectory { path: path.clone() });
         }
-        if let Some(path) = options.extra_model_paths_config.iter().find(|path| !path.is_file()) {
+        if let Some(path) = options
+            .extra_model_paths_config
+            .iter()
+            .find(|path| !path.is_file())
+        {
             return Err(SimulateError::ModelPathsMissing { path: path.clone() });
         }
-        let own = || std::env::temp_dir().join(format!("fornax-simulate-{}", uuid::Uuid::new_v4().simple()));
+        let own = || {
+            std::env::temp_dir().join(format!("fornax-simulate-{}", uuid::Uuid::new_v4().simple()))
+        };
         let base = options.base_directory.clone().unwrap_or_else(own);
-        let or = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| base.join(name));
+        let or =
+            |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| base.join(name));
         let places = Self {
             output: or(&options.output_directory, "output"),
             input: or(&options.input_directory, "input"),
-            temp: options.temp_directory.as_ref().unwrap_or(&base).join("temp"),
+            temp: options
+                .temp_directory
+                .as_ref()
+                .unwrap_or(&base)
+                .join("temp"),
             models: base.join("models"),
             own_base: options.base_directory.is_none().then_some(base),
         };
         places.clear_temp()?;
         for path in [&places.output, &places.input, &places.temp] {
-            std::fs::create_dir_all(path).map_err(|source| SimulateError::Directory { action: "create", path: path.clone(), source })?;
+            std::fs::create_dir_all(path).map_err(|source| SimulateError::Directory {
+                action: "create",
+                path: path.clone(),
+                source,
+            })?;
         }
         Ok(places)
     }
@@ -85,9 +104,15 @@ impl Places {
     /// The pictures that can be loaded: the files of the input directory, sorted.
     pub(super) fn pictures(&self) -> Vec<String> {
         // A directory that cannot be read offers nothing.
-        let entries = std::fs::read_dir(&self.input).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(&self.input)
+            .into_iter()
+            .flatten()
+            .flatten();
         let files = entries.filter(|entry| entry.path().is_file());
-        let mut names: Vec<String> = files.take(MOST_PICTURES).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = files
+            .take(MOST_PICTURES)
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -99,16 +124,23 @@ impl Places {
 
 fn remove(path: &Path) -> Result<(), SimulateError> {
     match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(SimulateError::Directory { action: "clear", path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SimulateError::Directory {
+            action: "clear",
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }
 
 /// A file's path inside `root` from a subfolder and a name, neither trusted.
 pub(super) fn inside(root: &Path, subfolder: &str, name: &str) -> Result<PathBuf, BadName> {
-    let plain = |text: &str| text.contains('\0') || Path::new(text).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir));
+    let plain = |text: &str| {
+        text.contains('\0')
+            || Path::new(text)
+                .components()
+                .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+    };
     if name.is_empty() || plain(name) {
         return Err(BadName::Name);
     }
@@ -140,7 +172,11 @@ mod tests {
             ("s/../../t", "a.png", Err(BadName::Outside)),
             ("/etc", "passwd", Err(BadName::Outside)),
         ] {
-            assert_eq!(inside(root, subfolder, name), want.map(PathBuf::from), "{subfolder:?} {name:?}");
+            assert_eq!(
+                inside(root, subfolder, name),
+                want.map(PathBuf::from),
+                "{subfolder:?} {name:?}"
+            );
         }
     }
 

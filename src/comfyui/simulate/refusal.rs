@@ -5,13 +5,8 @@ use serde_json::{Map, Value, json};
 /// Why a prompt is not accepted.
 #[derive(Debug, PartialEq)]
 pub(super) enum Refusal {
-    /// 400, with this body.
-    Answer {
-        /// What is wrong with the whole prompt.
-        error: Value,
-        /// What is wrong with its nodes, by node id.
-        node_errors: Map<String, Value>,
-    },
+    /// 400, with this body: what is wrong with the whole prompt as `error`, and with its nodes as `node_errors`.
+    Answer(Box<Value>),
     /// Not a graph at all: ComfyUI fails on it and answers 500.
     Malformed,
 }
@@ -23,8 +18,15 @@ impl Refusal {
     }
 
     /// A refusal with the nodes at fault.
-    pub(super) fn with_nodes(kind: &str, message: &str, details: impl Into<String>, node_errors: Map<String, Value>) -> Self {
-        Refusal::Answer { error: fault(kind, message, details, json!({})), node_errors }
+    pub(super) fn with_nodes(
+        kind: &str,
+        message: &str,
+        details: impl Into<String>,
+        node_errors: Map<String, Value>,
+    ) -> Self {
+        Refusal::Answer(Box::new(
+            json!({"error": fault(kind, message, details, json!({})), "node_errors": node_errors}),
+        ))
     }
 
     /// No `prompt` in the submission.
@@ -40,7 +42,12 @@ pub(super) fn fault(kind: &str, message: &str, details: impl Into<String>, extra
 
 /// An input that is not there.
 pub(super) fn missing(input: &str) -> Value {
-    fault("required_input_missing", "Required input is missing", input, json!({"input_name": input}))
+    fault(
+        "required_input_missing",
+        "Required input is missing",
+        input,
+        json!({"input_name": input}),
+    )
 }
 
 /// A link that is none.
@@ -54,7 +61,13 @@ pub(super) fn bad_link(input: &str, config: &Value, received: &Value) -> Value {
 }
 
 /// A link to an output of another type.
-pub(super) fn mismatch(input: &str, config: &Value, wanted: &str, received: &str, link: &Value) -> Value {
+pub(super) fn mismatch(
+    input: &str,
+    config: &Value,
+    wanted: &str,
+    received: &str,
+    link: &Value,
+) -> Value {
     fault(
         "return_type_mismatch",
         "Return type mismatch between linked nodes",
@@ -64,7 +77,13 @@ pub(super) fn mismatch(input: &str, config: &Value, wanted: &str, received: &str
 }
 
 /// A value that is not of the input's type.
-pub(super) fn wrong_type(input: &str, config: &Value, wanted: &str, received: &Value, why: &str) -> Value {
+pub(super) fn wrong_type(
+    input: &str,
+    config: &Value,
+    wanted: &str,
+    received: &Value,
+    why: &str,
+) -> Value {
     fault(
         "invalid_input_type",
         &format!("Failed to convert an input value to a {wanted} value"),
@@ -74,8 +93,18 @@ pub(super) fn wrong_type(input: &str, config: &Value, wanted: &str, received: &V
 }
 
 /// A number outside its range; `below` tells on which side.
-pub(super) fn out_of_range(input: &str, config: &Value, received: &Value, limit: &Value, below: bool) -> Value {
-    let (kind, words) = if below { ("value_smaller_than_min", "smaller than min") } else { ("value_bigger_than_max", "bigger than max") };
+pub(super) fn out_of_range(
+    input: &str,
+    config: &Value,
+    received: &Value,
+    limit: &Value,
+    below: bool,
+) -> Value {
+    let (kind, words) = if below {
+        ("value_smaller_than_min", "smaller than min")
+    } else {
+        ("value_bigger_than_max", "bigger than max")
+    };
     fault(
         kind,
         &format!("Value {received} {words} of {limit}"),
@@ -85,13 +114,21 @@ pub(super) fn out_of_range(input: &str, config: &Value, received: &Value, limit:
 }
 
 /// A choice that is not offered here, such as a model that is missing.
-pub(super) fn not_in_list(input: &str, config: &Value, received: &Value, offered: &[Value]) -> Value {
+pub(super) fn not_in_list(
+    input: &str,
+    config: &Value,
+    received: &Value,
+    offered: &[Value],
+) -> Value {
     const MOST_SHOWN: usize = 20;
     let long = offered.len() > MOST_SHOWN;
     let offered = if long {
         format!("(list of length {})", offered.len())
     } else {
-        format!("[{}]", offered.iter().map(quoted).collect::<Vec<_>>().join(", "))
+        format!(
+            "[{}]",
+            offered.iter().map(quoted).collect::<Vec<_>>().join(", ")
+        )
     };
     fault(
         "value_not_in_list",
@@ -122,9 +159,13 @@ pub(super) fn exception(kind: &str, why: &str) -> Value {
 }
 
 fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn quoted(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), |text| format!("'{text}'"))
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), |text| format!("'{text}'"))
 }

@@ -46,7 +46,9 @@ impl Save {
     pub(super) fn write(&self, stop: impl Fn() -> bool) -> Result<Vec<Value>, SaveError> {
         let prefix = self.expanded();
         let path = Path::new(&prefix);
-        let climbs = path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir));
+        let climbs = path
+            .components()
+            .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir));
         if climbs || prefix.contains('\0') {
             return Err(SaveError::Outside);
         }
@@ -55,7 +57,10 @@ impl Save {
             None => ("", prefix.as_str()),
         };
         let directory = self.root.join(subfolder);
-        let failed = |source| SaveError::Write { path: directory.display().to_string(), source };
+        let failed = |source| SaveError::Write {
+            path: directory.display().to_string(),
+            source,
+        };
         std::fs::create_dir_all(&directory).map_err(failed)?;
         let first = next_counter(&directory, name).map_err(failed)?;
         let mut saved = Vec::new();
@@ -63,9 +68,15 @@ impl Save {
             let name = name.replace("%batch_num%", &number.to_string());
             let filename = format!("{name}_{:05}_.png", first.saturating_add(u64::from(number)));
             let path = directory.join(&filename);
-            let failed = |source| SaveError::Write { path: path.display().to_string(), source };
+            let failed = |source| SaveError::Write {
+                path: path.display().to_string(),
+                source,
+            };
             let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
-            let whole = self.picture.write_png(number, &self.texts, &mut file, &stop).map_err(failed)?;
+            let whole = self
+                .picture
+                .write_png(number, &self.texts, &mut file, &stop)
+                .map_err(failed)?;
             file.flush().map_err(failed)?;
             if !whole {
                 // Half a picture must not be served; if it cannot be removed, the interrupt is still the answer.
@@ -90,7 +101,11 @@ impl Save {
             ("%minute%", now.strftime("%M").to_string()),
             ("%second%", now.strftime("%S").to_string()),
         ];
-        parts.iter().fold(self.prefix.clone(), |prefix, (name, value)| prefix.replace(name, value))
+        parts
+            .iter()
+            .fold(self.prefix.clone(), |prefix, (name, value)| {
+                prefix.replace(name, value)
+            })
     }
 }
 
@@ -99,7 +114,14 @@ fn next_counter(directory: &Path, name: &str) -> io::Result<u64> {
     let mut highest = 0;
     for entry in std::fs::read_dir(directory)? {
         let file = entry?.file_name();
-        let number = file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('_')?.split('_').next()?.parse::<u64>().ok());
+        let number = file.to_str().and_then(|file| {
+            file.strip_prefix(name)?
+                .strip_prefix('_')?
+                .split('_')
+                .next()?
+                .parse::<u64>()
+                .ok()
+        });
         highest = highest.max(number.unwrap_or(0));
     }
     Ok(highest.saturating_add(1))
@@ -127,8 +149,20 @@ mod tests {
     use crate::comfyui::simulate::picture::Fill;
 
     fn save(root: &Path, prefix: &str, batch: u32) -> Result<Vec<Value>, SaveError> {
-        let picture = Picture { width: 4, height: 4, batch, fill: Fill::Flat(255) };
-        Save { picture, root: root.into(), prefix: prefix.into(), kind: "output", texts: Vec::new() }.write(|| false)
+        let picture = Picture {
+            width: 4,
+            height: 4,
+            batch,
+            fill: Fill::Flat(255),
+        };
+        Save {
+            picture,
+            root: root.into(),
+            prefix: prefix.into(),
+            kind: "output",
+            texts: Vec::new(),
+        }
+        .write(|| false)
     }
 
     #[test]
@@ -141,7 +175,10 @@ mod tests {
         assert_eq!(saved[0]["filename"], "a_00042_.png");
         assert_eq!(saved[1]["filename"], "a_00043_.png");
         let saved = save(root.path(), "sub/folder/%width%x%height%", 1).unwrap();
-        assert_eq!(saved[0], json!({"filename": "4x4_00001_.png", "subfolder": "sub/folder", "type": "output"}));
+        assert_eq!(
+            saved[0],
+            json!({"filename": "4x4_00001_.png", "subfolder": "sub/folder", "type": "output"})
+        );
         assert!(root.path().join("sub/folder/4x4_00001_.png").is_file());
     }
 
@@ -149,7 +186,13 @@ mod tests {
     fn a_prefix_that_leads_outside_writes_nothing() {
         let root = tempfile::tempdir().unwrap();
         for prefix in ["../x", "/x", "a/../../x", "x\0"] {
-            assert!(matches!(save(&root.path().join("out"), prefix, 1), Err(SaveError::Outside)), "{prefix:?}");
+            assert!(
+                matches!(
+                    save(&root.path().join("out"), prefix, 1),
+                    Err(SaveError::Outside)
+                ),
+                "{prefix:?}"
+            );
         }
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }
@@ -157,8 +200,19 @@ mod tests {
     #[test]
     fn an_interrupted_picture_leaves_no_file() {
         let root = tempfile::tempdir().unwrap();
-        let picture = Picture { width: 4, height: 4, batch: 1, fill: Fill::Flat(255) };
-        let save = Save { picture, root: root.path().into(), prefix: "a".into(), kind: "output", texts: Vec::new() };
+        let picture = Picture {
+            width: 4,
+            height: 4,
+            batch: 1,
+            fill: Fill::Flat(255),
+        };
+        let save = Save {
+            picture,
+            root: root.path().into(),
+            prefix: "a".into(),
+            kind: "output",
+            texts: Vec::new(),
+        };
         assert!(matches!(save.write(|| true), Err(SaveError::Interrupted)));
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }

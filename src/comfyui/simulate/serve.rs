@@ -53,7 +53,11 @@ pub async fn serve(
     }
 }
 
-async fn live(shared: &Arc<Shared>, ready: impl FnOnce(SocketAddr), shutdown: impl Future<Output = ()>) -> Result<(), SimulateError> {
+async fn live(
+    shared: &Arc<Shared>,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), SimulateError> {
     let mut shutdown = std::pin::pin!(shutdown);
     print_start(shared);
     tokio::select! {
@@ -69,8 +73,11 @@ async fn live(shared: &Arc<Shared>, ready: impl FnOnce(SocketAddr), shutdown: im
     let listener = SlowListener::bind(address, delay.unwrap_or_default()).await?;
     let bound = listener.address()?;
     ready(bound);
-    shared.console.line(format!("To see the GUI go to: http://{bound}"));
-    let server = axum::serve(listener, routes::router(shared.clone())).with_graceful_shutdown(shared.stop.clone().cancelled_owned());
+    shared
+        .console
+        .line(format!("To see the GUI go to: http://{bound}"));
+    let server = axum::serve(listener, routes::router(shared.clone()))
+        .with_graceful_shutdown(shared.stop.clone().cancelled_owned());
     let mut server = std::pin::pin!(server.into_future());
     tokio::select! {
         ended = &mut server => ended.map_err(|source| SimulateError::Server { source })?,
@@ -102,9 +109,20 @@ fn print_start(shared: &Shared) {
     console.line("Checkpoint files will always be loaded safely.");
     let ram = shared.ram().0;
     let vram = if options.cpu { ram } else { options.vram.0 };
-    console.line(format!("Total VRAM {} MB, total RAM {} MB", vram / MB, ram / MB));
+    console.line(format!(
+        "Total VRAM {} MB, total RAM {} MB",
+        vram / MB,
+        ram / MB
+    ));
     console.line(format!("pytorch version: {}", routes::PYTORCH));
-    console.line(format!("Set vram state to: {}", if options.cpu { "DISABLED" } else { "NORMAL_VRAM" }));
+    console.line(format!(
+        "Set vram state to: {}",
+        if options.cpu {
+            "DISABLED"
+        } else {
+            "NORMAL_VRAM"
+        }
+    ));
     console.line(format!("Device: {}", routes::device(options)));
 }
 
@@ -121,9 +139,17 @@ fn print_imported(shared: &Shared) {
 /// `fornax simulate`: runs an instance as a process of its own. SIGINT ends it cleanly with exit code 0; SIGTERM is left at its
 /// default, as in ComfyUI. A failed start gives ComfyUI's exit code.
 pub fn run(options: SimulateOptions) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(source) => return failed(&SimulateError::Setup { what: "the async runtime", source }),
+        Err(source) => {
+            return failed(&SimulateError::Setup {
+                what: "the async runtime",
+                source,
+            });
+        }
     };
     let ignores_sigint = options.faults.contains(&Fault::IgnoreSigint);
     let (send_handler, handler) = oneshot::channel();
@@ -153,12 +179,16 @@ pub fn run(options: SimulateOptions) -> ExitCode {
 fn sigint_handler() -> Option<Signal> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let ignored = mask
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
     let sigint = 1 << (SignalKind::interrupt().as_raw_value() - 1);
     if ignored & sigint != 0 {
         return None;
     }
-    signal(SignalKind::interrupt()).map_err(|error| tracing::warn!(%error, "SIGINT cannot be handled")).ok()
+    signal(SignalKind::interrupt())
+        .map_err(|error| tracing::warn!(%error, "SIGINT cannot be handled"))
+        .ok()
 }
 
 fn failed(error: &SimulateError) -> ExitCode {

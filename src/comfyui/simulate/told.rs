@@ -16,7 +16,10 @@ impl Current {
     /// The node being executed for this client.
     pub(super) fn node_of(&self, client: &str) -> Option<String> {
         let current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().filter(|(of, _)| of == client).map(|(_, node)| node.clone())
+        current
+            .as_ref()
+            .filter(|(of, _)| of == client)
+            .map(|(_, node)| node.clone())
     }
 
     fn set(&self, value: Option<(String, String)>) {
@@ -36,7 +39,13 @@ pub(super) struct Teller<'a> {
 impl<'a> Teller<'a> {
     /// A teller of this job.
     pub(super) fn new(clients: &'a Clients, current: &'a Current, job: Arc<Job>) -> Self {
-        Self { clients, current, job, progress: Map::new(), kept: Vec::new() }
+        Self {
+            clients,
+            current,
+            job,
+            progress: Map::new(),
+            kept: Vec::new(),
+        }
     }
 
     /// An `execution_*` message, its data without the time: to the job's client if it has one, and into the history.
@@ -77,7 +86,10 @@ impl<'a> Teller<'a> {
     pub(super) fn step(&mut self, node: &str, value: u32, max: u32) {
         self.state(node, json!(value), json!(max), "running");
         let data = json!({"value": value, "max": max, "prompt_id": self.job.id, "node": node});
-        self.clients.send(self.job.client(), &json!({"type": "progress", "data": data}));
+        self.clients.send(
+            self.job.client(),
+            &json!({"type": "progress", "data": data}),
+        );
     }
 
     /// A preview of a node's picture, a PNG.
@@ -92,22 +104,33 @@ impl<'a> Teller<'a> {
             "image_type": "image/png",
         })
         .to_string();
-        let mut full = [PREVIEW_WITH_METADATA.to_be_bytes(), (metadata.len() as u32).to_be_bytes()].concat();
+        let mut full = [
+            PREVIEW_WITH_METADATA.to_be_bytes(),
+            (metadata.len() as u32).to_be_bytes(),
+        ]
+        .concat();
         full.extend_from_slice(metadata.as_bytes());
         full.extend_from_slice(png);
-        self.clients.send_preview(self.job.client(), &Message::binary(plain), &Message::binary(full));
+        self.clients.send_preview(
+            self.job.client(),
+            &Message::binary(plain),
+            &Message::binary(full),
+        );
     }
 
     /// `executed`, with what an output node shows.
     pub(super) fn executed(&self, node: &str, output: &Value) {
-        let data = json!({"node": node, "display_node": node, "output": output, "prompt_id": self.job.id});
+        let data =
+            json!({"node": node, "display_node": node, "output": output, "prompt_id": self.job.id});
         self.to_client(&json!({"type": "executed", "data": data}));
     }
 
     /// The very last message of a prompt: no node is being executed.
     pub(super) fn nothing_executing(&self) {
         self.current.set(None);
-        self.to_client(&json!({"type": "executing", "data": {"node": null, "prompt_id": self.job.id}}));
+        self.to_client(
+            &json!({"type": "executing", "data": {"node": null, "prompt_id": self.job.id}}),
+        );
     }
 
     /// The `execution_*` messages so far, for the history.
@@ -123,6 +146,8 @@ impl<'a> Teller<'a> {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

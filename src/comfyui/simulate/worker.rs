@@ -28,15 +28,27 @@ pub(super) async fn run(shared: Arc<Shared>) {
         ordinal += 1;
         let start = Instant::now();
         let mut teller = Teller::new(&shared.clients, &shared.current, job.clone());
-        let entry = match execute::execute(&shared, &job, &mut cache, &catalogue, &mut teller, ordinal).await {
-            Outcome::Ended(entry) => entry,
-            Outcome::ThreadDied => return std::future::pending().await,
-        };
-        shared.jobs.finish(&job, (!shared.has(&Fault::NoHistory)).then_some(entry));
+        let entry =
+            match execute::execute(&shared, &job, &mut cache, &catalogue, &mut teller, ordinal)
+                .await
+            {
+                Outcome::Ended(entry) => entry,
+                Outcome::ThreadDied => return std::future::pending().await,
+            };
+        shared
+            .jobs
+            .finish(&job, (!shared.has(&Fault::NoHistory)).then_some(entry));
         shared.tell_queue();
         teller.nothing_executing();
-        shared.console.line(executed_line(start.elapsed().as_secs_f64()));
-        if shared.options.faults.iter().any(|fault| matches!(fault, Fault::CrashAfter(jobs) if ordinal >= *jobs)) {
+        shared
+            .console
+            .line(executed_line(start.elapsed().as_secs_f64()));
+        if shared
+            .options
+            .faults
+            .iter()
+            .any(|fault| matches!(fault, Fault::CrashAfter(jobs) if ordinal >= *jobs))
+        {
             // The last messages of this prompt are still on their way to the clients.
             tokio::time::sleep(LAST_WORDS).await;
             std::process::abort();
@@ -60,7 +72,12 @@ fn free(shared: &Shared, cache: &mut Cache) {
 fn executed_line(seconds: f64) -> String {
     if seconds > 600.0 {
         let whole = seconds as u64;
-        return format!("Prompt executed in {:02}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+        return format!(
+            "Prompt executed in {:02}:{:02}:{:02}",
+            whole / 3600,
+            whole / 60 % 60,
+            whole % 60
+        );
     }
     format!("Prompt executed in {seconds:.2} seconds")
 }

@@ -13,12 +13,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Lets a request through, or answers it.
-pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request<Body>, next: Next) -> Response {
+pub(super) async fn guard(
+    State(shared): State<Arc<Shared>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
     if shared.has(&Fault::Unavailable) {
         return (StatusCode::SERVICE_UNAVAILABLE, "503: Service Unavailable").into_response();
     }
     if is_foreign(request.headers()) {
-        shared.console.line("WARNING: request with non matching host and origin, returning 403");
+        shared
+            .console
+            .line("WARNING: request with non matching host and origin, returning 403");
         return StatusCode::FORBIDDEN.into_response();
     }
     next.run(request).await
@@ -33,17 +39,23 @@ fn is_foreign(headers: &HeaderMap) -> bool {
     let (Ok(host), Ok(origin)) = (host.parse::<Authority>(), origin.parse::<Uri>()) else {
         return false;
     };
-    let Some(origin) = origin.authority() else {
+    // An opaque origin ("null") has no scheme, and ComfyUI lets it through.
+    let Some(origin) = origin.authority().filter(|_| origin.scheme().is_some()) else {
         return false;
     };
     let same_host = host.host().eq_ignore_ascii_case(origin.host());
-    let same_port = host.port_u16().is_none() || origin.port_u16().is_none() || host.port_u16() == origin.port_u16();
+    let same_port = host.port_u16().is_none()
+        || origin.port_u16().is_none()
+        || host.port_u16() == origin.port_u16();
     is_loopback(host.host()) && !(same_host && same_port)
 }
 
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    bare.eq_ignore_ascii_case("localhost")
+        || bare
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -62,7 +74,10 @@ mod tests {
             ("machine.example:8188", "http://evil.example", false),
             ("127.0.0.1:8188", "null", false),
         ] {
-            let headers = [(HOST, host), (ORIGIN, origin)].map(|(name, value)| (name, value.parse().unwrap())).into_iter().collect();
+            let headers = [(HOST, host), (ORIGIN, origin)]
+                .map(|(name, value)| (name, value.parse().unwrap()))
+                .into_iter()
+                .collect();
             assert_eq!(is_foreign(&headers), foreign, "{host} {origin}");
         }
         assert!(!is_foreign(&HeaderMap::new()));

@@ -1,6 +1,6 @@
 //! The log over HTTP: as text, as entries, and as websocket messages for those who ask.
 
-use super::body;
+use super::body::{self, Denied};
 use crate::comfyui::simulate::console::Console;
 use crate::comfyui::simulate::shared::Shared;
 use axum::Json;
@@ -19,10 +19,14 @@ pub(super) async fn raw(State(shared): State<Arc<Shared>>) -> Json<Value> {
     Json(json!({"entries": shared.console.entries(), "size": Console::size()}))
 }
 
-pub(super) async fn subscribe(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Result<Response, Response> {
+pub(super) async fn subscribe(
+    State(shared): State<Arc<Shared>>,
+    request: Request<Body>,
+) -> Result<Response, Denied> {
     let (wish, _) = body::json(request, shared.options.body_limit()).await?;
-    let (Some(client), Some(enabled)) = (wish["clientId"].as_str(), wish["enabled"].as_bool()) else {
-        return Err(body::broken());
+    let (Some(client), Some(enabled)) = (wish["clientId"].as_str(), wish["enabled"].as_bool())
+    else {
+        return Err(Denied::Broken);
     };
     shared.clients.follow_logs(client, enabled);
     Ok(StatusCode::OK.into_response())

@@ -50,7 +50,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .nest("/api", routes.clone())
         .merge(routes)
         .fallback(async || (StatusCode::NOT_FOUND, "404: Not Found"))
-        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"))
+        .method_not_allowed_fallback(async || {
+            (StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed")
+        })
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(shared.clone(), guard::guard))
         .with_state(shared)

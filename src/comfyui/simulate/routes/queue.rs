@@ -1,6 +1,6 @@
 //! The queue and the history: reading, deleting, interrupting, freeing.
 
-use super::body;
+use super::body::{self, Denied};
 use crate::comfyui::simulate::jobs::FreeWish;
 use crate::comfyui::simulate::shared::Shared;
 use axum::Json;
@@ -21,7 +21,10 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
     }))
 }
 
-pub(super) async fn change(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Result<Response, Response> {
+pub(super) async fn change(
+    State(shared): State<Arc<Shared>>,
+    request: Request<Body>,
+) -> Result<Response, Denied> {
     let (wish, _) = body::json(request, shared.options.body_limit()).await?;
     if wish["clear"] == true {
         shared.jobs.delete_waiting(None);
@@ -35,40 +38,71 @@ pub(super) async fn change(State(shared): State<Arc<Shared>>, request: Request<B
 }
 
 /// Always 200. A body that names another prompt than the running one changes nothing; no body means whatever runs.
-pub(super) async fn interrupt(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Result<Response, Response> {
+pub(super) async fn interrupt(
+    State(shared): State<Arc<Shared>>,
+    request: Request<Body>,
+) -> Result<Response, Denied> {
     let bytes = body::bytes(request, shared.options.body_limit()).await?;
     let wish: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     match wish["prompt_id"].as_str().filter(|id| !id.is_empty()) {
-        Some(id) if shared.jobs.interrupt(Some(id)) => shared.console.line(format!("Interrupting prompt {id}")),
-        Some(id) => shared.console.line(format!("Prompt {id} is not currently running, skipping interrupt")),
+        Some(id) if shared.jobs.interrupt(Some(id)) => {
+            shared.console.line(format!("Interrupting prompt {id}"))
+        }
+        Some(id) => shared.console.line(format!(
+            "Prompt {id} is not currently running, skipping interrupt"
+        )),
         None => {
-            shared.console.line("Global interrupt (no prompt_id specified)");
+            shared
+                .console
+                .line("Global interrupt (no prompt_id specified)");
             shared.jobs.interrupt(None);
         }
     }
     Ok(StatusCode::OK.into_response())
 }
 
-pub(super) async fn free(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Result<Response, Response> {
+pub(super) async fn free(
+    State(shared): State<Arc<Shared>>,
+    request: Request<Body>,
+) -> Result<Response, Denied> {
     let (wish, _) = body::json(request, shared.options.body_limit()).await?;
-    shared.jobs.wish_free(FreeWish { models: wish["unload_models"] == true, memory: wish["free_memory"] == true });
+    shared.jobs.wish_free(FreeWish {
+        models: wish["unload_models"] == true,
+        memory: wish["free_memory"] == true,
+    });
     Ok(StatusCode::OK.into_response())
 }
 
-pub(super) async fn history(State(shared): State<Arc<Shared>>, Query(query): Query<HashMap<String, String>>) -> Result<Json<Value>, Response> {
+pub(super) async fn history(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Json<Value>, Denied> {
     let number = |name: &str| match query.get(name) {
         None => Ok(None),
-        Some(text) => text.parse::<i64>().map(|number| usize::try_from(number).ok()).map_err(|_| body::broken()),
+        Some(text) => text
+            .parse::<i64>()
+            .map(|number| usize::try_from(number).ok())
+            .map_err(|_| Denied::Broken),
     };
     let (most, offset) = (number("max_items")?, number("offset")?);
-    Ok(Json(Value::Object(shared.jobs.history(|history| history.list(most, offset)))))
+    Ok(Json(Value::Object(
+        shared.jobs.history(|history| history.list(most, offset)),
+    )))
 }
 
-pub(super) async fn history_of(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Json<Value> {
-    Json(Value::Object(shared.jobs.history(|history| history.one(&id))))
+pub(super) async fn history_of(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Json<Value> {
+    Json(Value::Object(
+        shared.jobs.history(|history| history.one(&id)),
+    ))
 }
 
-pub(super) async fn change_history(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Result<Response, Response> {
+pub(super) async fn change_history(
+    State(shared): State<Arc<Shared>>,
+    request: Request<Body>,
+) -> Result<Response, Denied> {
     let (wish, _) = body::json(request, shared.options.body_limit()).await?;
     shared.jobs.history(|history| {
         if wish["clear"] == true {

@@ -10,7 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The Python that ComfyUI 0.3.64 was seen on, and that this is none.
-pub(in crate::comfyui::simulate) const PYTHON: &str = concat!("3.11.7 (simulated by fornax ", env!("CARGO_PKG_VERSION"), ")");
+pub(in crate::comfyui::simulate) const PYTHON: &str = concat!(
+    "3.11.7 (simulated by fornax ",
+    env!("CARGO_PKG_VERSION"),
+    ")"
+);
 /// No torch: its version says so.
 pub(in crate::comfyui::simulate) const PYTORCH: &str = "2.8.0+simulated";
 /// The front end that ComfyUI 0.3.64 requires.
@@ -20,11 +24,17 @@ const TEMPLATES: &str = "0.1.95";
 
 /// The device as the start lines and `/system_stats` name it.
 pub(in crate::comfyui::simulate) fn device(options: &SimulateOptions) -> &'static str {
-    if options.cpu { "cpu" } else { "cuda:0 Simulated GPU" }
+    if options.cpu {
+        "cpu"
+    } else {
+        "cuda:0 Simulated GPU"
+    }
 }
 
 pub(super) async fn front() -> Html<&'static str> {
-    Html("<!doctype html><title>ComfyUI (simulated)</title><p>A simulated ComfyUI, run by fornax. It has no front end; its API answers.</p>")
+    Html(
+        "<!doctype html><title>ComfyUI (simulated)</title><p>A simulated ComfyUI, run by fornax. It has no front end; its API answers.</p>",
+    )
 }
 
 pub(super) async fn stats(State(shared): State<Arc<Shared>>) -> Json<Value> {

@@ -14,7 +14,10 @@ use std::sync::Arc;
 const LARGEST: u64 = 256 * 1024 * 1024;
 
 /// `preview` and `channel` are accepted; the file's own bytes are the answer.
-pub(super) async fn view(State(shared): State<Arc<Shared>>, Query(query): Query<HashMap<String, String>>) -> Response {
+pub(super) async fn view(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
     let get = |name: &str| query.get(name).map(String::as_str);
     let Some(filename) = get("filename") else {
         return StatusCode::BAD_REQUEST.into_response();
@@ -27,15 +30,23 @@ pub(super) async fn view(State(shared): State<Arc<Shared>>, Query(query): Query<
         Err(BadName::Name) => return StatusCode::BAD_REQUEST.into_response(),
         Err(BadName::Outside) => return StatusCode::FORBIDDEN.into_response(),
     };
-    let name = path.file_name().map(|name| name.to_string_lossy().replace(['"', '\\', '\r', '\n'], "_")).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().replace(['"', '\\', '\r', '\n'], "_"))
+        .unwrap_or_default();
     let kind = content_type(&path);
     match tokio::task::spawn_blocking(move || read(&path)).await {
         Ok(Ok(bytes)) => {
             let disposition = format!("filename=\"{name}\"");
-            let headers = [(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
+            let headers = [
+                (header::CONTENT_TYPE, kind.to_owned()),
+                (header::CONTENT_DISPOSITION, disposition),
+            ];
             (headers, bytes).into_response()
         }
-        Ok(Err(error)) if error.kind() == io::ErrorKind::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::FileTooLarge => {
+            StatusCode::PAYLOAD_TOO_LARGE.into_response()
+        }
         Ok(Err(_)) | Err(_) => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -52,7 +63,12 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn content_type(path: &Path) -> &'static str {
-    match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
+    match path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .map(str::to_ascii_lowercase)
+        .as_deref()
+    {
         Some("png") => "image/png",
         Some("jpg" | "jpeg") => "image/jpeg",
         Some("webp") => "image/webp",

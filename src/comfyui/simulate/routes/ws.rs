@@ -18,17 +18,29 @@ pub(super) async fn connect(
     Query(query): Query<HashMap<String, String>>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let id = query.get("clientId").filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
-    upgrade.max_message_size(LARGEST).max_frame_size(LARGEST).on_upgrade(async move |socket| talk(&shared, &id, socket).await)
+    let id = query
+        .get("clientId")
+        .filter(|id| !id.is_empty())
+        .cloned()
+        .unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+    upgrade
+        .max_message_size(LARGEST)
+        .max_frame_size(LARGEST)
+        .on_upgrade(async move |socket| talk(&shared, &id, socket).await)
 }
 
 /// Talks until the client goes, does not read, or the server ends. In the last two cases the socket is dropped without a close
 /// frame: clients see 1006, as from ComfyUI.
 async fn talk(shared: &Shared, id: &str, mut socket: WebSocket) {
-    let status = json!({"status": {"exec_info": {"queue_remaining": shared.jobs.remaining()}}, "sid": id});
-    let mut outbox = shared.clients.connect(id, &json!({"type": "status", "data": status}));
+    let status =
+        json!({"status": {"exec_info": {"queue_remaining": shared.jobs.remaining()}}, "sid": id});
+    let mut outbox = shared
+        .clients
+        .connect(id, &json!({"type": "status", "data": status}));
     if let Some(node) = shared.current.node_of(id) {
-        shared.clients.send_to(id, &json!({"type": "executing", "data": {"node": node}}));
+        shared
+            .clients
+            .send_to(id, &json!({"type": "executing", "data": {"node": node}}));
     }
     let (dropped, stop) = (outbox.dropped.clone(), shared.stop.clone());
     tokio::select! {
@@ -65,13 +77,18 @@ async fn exchange(shared: &Shared, id: &str, socket: &mut WebSocket, outbox: &mu
 /// Answers a first message that tells the client's features; anything else is ignored.
 fn greet(shared: &Shared, id: &str, text: &str) {
     let Ok(message) = serde_json::from_str::<Value>(text) else {
-        shared.console.line(format!("Invalid JSON received from client {id}"));
+        shared
+            .console
+            .line(format!("Invalid JSON received from client {id}"));
         return;
     };
     if message["type"] == "feature_flags" {
         if message["data"]["supports_preview_metadata"] == true {
             shared.clients.takes_preview_metadata(id);
         }
-        shared.clients.send_to(id, &json!({"type": "feature_flags", "data": system::feature_flags(shared)}));
+        shared.clients.send_to(
+            id,
+            &json!({"type": "feature_flags", "data": system::feature_flags(shared)}),
+        );
     }
 }
