@@ -2,5 +2,6 @@
 
 pub mod ecosystem;
 mod files;
+pub mod simulate;
 pub mod tree;
 pub mod workspace;
