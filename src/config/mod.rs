@@ -1,1 +1,18 @@
 //! Ecosystem files: finding, reading, checking, and their JSON Schema.
+
+mod check;
+mod discover;
+mod error;
+mod host;
+mod js;
+mod json;
+mod load;
+mod positions;
+pub mod schema;
+mod yaml;
+
+pub use check::{CheckOptions, CheckReport, CheckedApp, check};
+pub use discover::{discover, is_config_file};
+pub use error::{ConfigError, Problem};
+pub use host::SystemHost;
+pub use load::{Ecosystem, Format, LocatedApp, MAX_BYTES, Source, load, parse};

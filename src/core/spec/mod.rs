@@ -1,7 +1,17 @@
 //! What an app should be: PM2's keys, and the `fornax` block for what PM2 has no words for.
 
 pub mod app;
+pub mod args;
 pub mod conf;
+pub mod context;
+pub mod env;
 pub mod fornax;
 pub mod home;
 pub mod instances;
+pub mod interpreter;
+pub mod issue;
+pub mod keys;
+pub mod normalise;
+pub mod paths;
+pub mod raw;
+pub mod validate;

@@ -1,0 +1,112 @@
+//! What can go wrong with an ecosystem file, always with the file, and with line, column and key where they are known.
+
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// One problem in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file as it was named.
+    pub file: String,
+    /// The line, from 1.
+    pub line: Option<u32>,
+    /// The column in characters, from 1.
+    pub column: Option<u32>,
+    /// The key as a person writes it (`apps[0].kill_timeout`); empty when it is about the file as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// How to mend it.
+    pub mend: String,
+    /// The words pm2 7.0.4 has for it, where it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pm2: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+            if let Some(column) = self.column {
+                write!(f, ":{column}")?;
+            }
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}; {}", self.what, self.mend)
+    }
+}
+
+/// Why a file could not be read as an ecosystem.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no such file.
+    #[error("{}: file not found; check the path, or name an ecosystem file", .0.display())]
+    NotFound(PathBuf),
+    /// It could not be read.
+    #[error("{}: cannot be read; check its permissions", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is larger than [`MAX_BYTES`](super::MAX_BYTES).
+    #[error("{}: holds {bytes} bytes, more than the {max} an ecosystem file may have; name the right file, or split it", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// A JavaScript file, and no Node to evaluate it.
+    #[error("{}: is JavaScript, and there is no `node` in PATH to evaluate it; install Node.js, or write it as ecosystem.json", .0.display())]
+    NodeMissing(PathBuf),
+    /// Node could not be run, or did not end.
+    #[error("{}: could not be evaluated by node; see that it ends by itself and exports its apps", path.display())]
+    Node {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its text or its shape is wrong.
+    #[error("{0}")]
+    Malformed(Problem),
+}
+
+impl ConfigError {
+    /// The same as a [`Problem`], for reports that list several.
+    pub fn into_problem(self) -> Problem {
+        let (path, what, mend) = match &self {
+            ConfigError::Malformed(problem) => return problem.clone(),
+            ConfigError::NotFound(path) => (path, "file not found".to_string(), "check the path, or name an ecosystem file"),
+            ConfigError::Unreadable { path, source } => (path, format!("cannot be read: {source}"), "check its permissions"),
+            ConfigError::TooLarge { path, bytes, max } => {
+                (path, format!("holds {bytes} bytes, more than {max}"), "name the right file, or split it")
+            }
+            ConfigError::NodeMissing(path) => {
+                (path, "is JavaScript, and there is no `node` in PATH".to_string(), "install Node.js, or write it as ecosystem.json")
+            }
+            ConfigError::Node { path, source } => {
+                (path, format!("could not be evaluated by node: {source}"), "see that it ends by itself and exports its apps")
+            }
+        };
+        Problem {
+            file: path.display().to_string(),
+            line: None,
+            column: None,
+            key: String::new(),
+            what,
+            mend: mend.to_string(),
+            pm2: None,
+        }
+    }
+}
