@@ -385,7 +385,10 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
         killed: AtomicBool::new(false),
         oom_kills,
     };
-    #[expect(deprecated, reason = "the safe constructor; an OwnedFd is never swapped under the poller here")]
+    #[expect(
+        deprecated,
+        reason = "the safe constructor; an OwnedFd is never swapped under the poller here"
+    )]
     let pidfd = AsyncFd::new(pidfd).map_err(descriptor("poll registration"))?;
     Ok(Launched {
         handle: Arc::new(handle),

@@ -19,12 +19,26 @@ pub fn parse(file: &str, text: &str) -> Result<(Value, Positions), ConfigError> 
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Before the parser proper, which recurses without a limit of its own.
-    let positions = Positions::of_json(text)
-        .map_err(|TooDeep(place)| malformed(Some(place), format!("nests deeper than {MAX_DEPTH} levels"), "flatten it"))?;
+    let positions = Positions::of_json(text).map_err(|TooDeep(place)| {
+        malformed(
+            Some(place),
+            format!("nests deeper than {MAX_DEPTH} levels"),
+            "flatten it",
+        )
+    })?;
     let value = json5::from_str(text).map_err(|error| {
-        let place = error.position().map(|p| Place { line: number(p.line), column: number(p.column) });
-        let what = error.code().map_or_else(|| error.to_string(), |code| code.to_string());
-        malformed(place, format!("is not JSON: {what}"), "see what stands before this place; a computed value needs an ecosystem.config.js")
+        let place = error.position().map(|p| Place {
+            line: number(p.line),
+            column: number(p.column),
+        });
+        let what = error
+            .code()
+            .map_or_else(|| error.to_string(), |code| code.to_string());
+        malformed(
+            place,
+            format!("is not JSON: {what}"),
+            "see what stands before this place; a computed value needs an ecosystem.config.js",
+        )
     })?;
     Ok((value, positions))
 }

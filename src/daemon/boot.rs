@@ -12,7 +12,6 @@ use crate::adapters::logs::{LogOptions, LogPlane};
 use crate::adapters::runner::{Running, Runs};
 use crate::adapters::tree::Roots;
 use crate::core::spec::home::Home;
-use crate::gpu::lease;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::lockfile::{LockFile, Share};
 use crate::sys::pidfd;
@@ -49,9 +48,19 @@ pub struct BootOptions {
 /// What serves HTTP and PM2's sockets, given by `main` so that this layer need not know them.
 pub struct Servers {
     /// Serves `rpc.sock` and `pub.sock`.
-    pub sockets: fn(UnixListener, UnixListener, Handle, TaskTracker) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub sockets: fn(
+        UnixListener,
+        UnixListener,
+        Handle,
+        TaskTracker,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Serves HTTP.
-    pub http: fn(Handle, String, mpsc::Receiver<HttpRequest>, watch::Sender<HttpState>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub http: fn(
+        Handle,
+        String,
+        mpsc::Receiver<HttpRequest>,
+        watch::Sender<HttpState>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// Why the daemon did not come up.
@@ -95,7 +104,10 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     telemetry::install(bus.clone());
     pidfd::become_subreaper().map_err(setup("orphan adoption"))?;
     let (rpc, events) = (listen(&home.rpc_socket())?, listen(&home.pub_socket())?);
-    let at = |what| { let path = home.pid_file(); move |source| BootError::Home { what, path, source } };
+    let at = |what| {
+        let path = home.pid_file();
+        move |source| BootError::Home { what, path, source }
+    };
     std::fs::write(home.pid_file(), std::process::id().to_string()).map_err(at("write"))?;
     let plane = LogPlane::start(LogOptions::default()).map_err(setup("the log plane"))?;
     let runtime = || {
@@ -112,7 +124,9 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     let tasks = TaskTracker::new();
 
     let module_conf = std::fs::read_to_string(home.module_conf()).ok();
-    let settings = watch::Sender::new(Settings::load(module_conf.as_deref(), |name| std::env::var(name).ok()));
+    let settings = watch::Sender::new(Settings::load(module_conf.as_deref(), |name| {
+        std::env::var(name).ok()
+    }));
     let (commands_in, commands) = mpsc::channel(COMMANDS);
     let (events_in, run_events) = mpsc::channel(EVENTS);
     let (http_in, http_requests) = mpsc::channel(4);
@@ -124,7 +138,10 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         pid: std::process::id(),
         started_at_ms: telemetry::wall_ms(),
         home: home.root().to_owned(),
-        user: nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map_or_else(String::new, |user| user.name),
+        user: nix::unistd::User::from_uid(nix::unistd::getuid())
+            .ok()
+            .flatten()
+            .map_or_else(String::new, |user| user.name),
     };
     let running = Running {
         events: events_in,
@@ -154,25 +171,37 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     let server_thread = {
         let (handle, tasks, http) = (handle.clone(), tasks.clone(), options.http.clone());
         let (sockets, http_server) = (servers.sockets, servers.http);
-        std::thread::Builder::new().name("fornax-servers".to_owned()).spawn(move || {
-            serving.block_on(async move {
-                let sockets = async {
-                    match (UnixListener::from_std(rpc), UnixListener::from_std(events)) {
-                        (Ok(rpc), Ok(events)) => sockets(rpc, events, handle.clone(), tasks).await,
-                        (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "cannot serve the sockets"),
-                    }
-                };
-                tokio::join!(sockets, http_server(handle.clone(), http, http_requests, http_state));
-            });
-        })
+        std::thread::Builder::new()
+            .name("fornax-servers".to_owned())
+            .spawn(move || {
+                serving.block_on(async move {
+                    let sockets = async {
+                        match (UnixListener::from_std(rpc), UnixListener::from_std(events)) {
+                            (Ok(rpc), Ok(events)) => {
+                                sockets(rpc, events, handle.clone(), tasks).await
+                            }
+                            (Err(error), _) | (_, Err(error)) => {
+                                tracing::error!(%error, "cannot serve the sockets")
+                            }
+                        }
+                    };
+                    tokio::join!(
+                        sockets,
+                        http_server(handle.clone(), http, http_requests, http_state)
+                    );
+                });
+            })
     };
     let server_thread = server_thread.map_err(setup("the servers' thread"))?;
 
     main.block_on(async {
         let signals = Signals::install().map_err(setup("signal handlers"))?;
-        let world = RealWorld::new(running, tasks.clone(), lease::directory(&|name| std::env::var_os(name)), home.root().to_owned());
+        let world = RealWorld::new(running, tasks.clone(), home.root().to_owned());
         let daemon = Daemon::new(world, bus, snapshots, settings.subscribe());
-        let the_loop = tokio::spawn(daemon.run(Inputs { commands, events: run_events }));
+        let the_loop = tokio::spawn(daemon.run(Inputs {
+            commands,
+            events: run_events,
+        }));
         tasks.spawn(sampling::run(handle.clone(), Arc::clone(&roots), usages));
         tasks.spawn(sampling::recheck_installs(handle.clone()));
         ready();
@@ -196,7 +225,10 @@ async fn end(handle: &Handle) {
     let snapshot = handle.snapshot();
     // Nothing comes back while it is being taken down.
     let _ = handle.call(Command::StopRestarting).await;
-    let deletions = snapshot.instances.iter().map(|view| handle.call(Command::Delete(view.id)));
+    let deletions = snapshot
+        .instances
+        .iter()
+        .map(|view| handle.call(Command::Delete(view.id)));
     let all = futures_util::future::join_all(deletions);
     if tokio::time::timeout(END_LIMIT, all).await.is_err() {
         tracing::error!("not every app could be stopped in time");
@@ -248,7 +280,9 @@ impl Signals {
             }
         };
         tracing::info!(target: "pm2", "pm2 has been killed by signal, dumping process list before exit...");
-        handle.bus.publish("pm2:kill", || format!(r#"{{"status":"killed","msg":"pm2 has been killed by {ended_by}"}}"#));
+        handle.bus.publish("pm2:kill", || {
+            format!(r#"{{"status":"killed","msg":"pm2 has been killed by {ended_by}"}}"#)
+        });
         if let Err(error) = dump::save(&handle.snapshot(), &home.dump_file(), &home.dump_backup()) {
             tracing::error!(%error, "cannot save the process list");
         }
@@ -257,8 +291,17 @@ impl Signals {
 }
 
 fn prepare_home(home: &Home) -> Result<(), BootError> {
-    for folder in [home.root().to_owned(), home.logs(), home.pids(), home.modules()] {
-        std::fs::create_dir_all(&folder).map_err(|source| BootError::Home { what: "create", path: folder.clone(), source })?;
+    for folder in [
+        home.root().to_owned(),
+        home.logs(),
+        home.pids(),
+        home.modules(),
+    ] {
+        std::fs::create_dir_all(&folder).map_err(|source| BootError::Home {
+            what: "create",
+            path: folder.clone(),
+            source,
+        })?;
     }
     // What is in it holds environments: nobody else's business. Not ours to change is not ours to refuse.
     let _ = std::fs::set_permissions(home.root(), std::fs::Permissions::from_mode(0o700));
@@ -268,21 +311,36 @@ fn prepare_home(home: &Home) -> Result<(), BootError> {
 /// One daemon a home: the lock dies with its holder.
 fn take_lock(home: &Home) -> Result<LockFile, BootError> {
     let note = std::process::id().to_string();
-    LockFile::try_acquire(&home.lock_file(), note.as_bytes(), Share::Owner).map_err(|error| match error {
-        crate::sys::lockfile::LockError::Held { .. } => BootError::Running { home: home.root().to_owned() },
-        other => BootError::Home { what: "lock", path: home.lock_file(), source: io::Error::other(other) },
+    LockFile::try_acquire(&home.lock_file(), note.as_bytes(), Share::Owner).map_err(|error| {
+        match error {
+            crate::sys::lockfile::LockError::Held { .. } => BootError::Running {
+                home: home.root().to_owned(),
+            },
+            other => BootError::Home {
+                what: "lock",
+                path: home.lock_file(),
+                source: io::Error::other(other),
+            },
+        }
     })
 }
 
 /// Under the home's lock a socket that exists is a dead one's.
 fn listen(path: &Path) -> Result<StdUnixListener, BootError> {
-    let at = |what| move |source| BootError::Home { what, path: path.to_owned(), source };
+    let at = |what| {
+        move |source| BootError::Home {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    };
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("replace")(error)),
         Ok(()) | Err(_) => {}
     }
     let listener = StdUnixListener::bind(path).map_err(at("listen on"))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(at("protect"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(at("protect"))?;
     listener.set_nonblocking(true).map_err(at("listen on"))?;
     Ok(listener)
 }

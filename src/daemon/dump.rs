@@ -22,11 +22,16 @@ pub struct DumpError {
 
 /// Saves the list, unless it is empty: then the one saved before is worth more.
 pub fn save(snapshot: &Snapshot, path: &Path, backup: &Path) -> Result<(), DumpError> {
-    let records: Vec<Value> = snapshot.instances.iter().filter(|view| !view.spec.module).map(|view| {
-        let mut text = String::new();
-        wire::pm2_env(view, &mut text);
-        dumped(serde_json::from_str(&text).unwrap_or_default())
-    }).collect();
+    let records: Vec<Value> = snapshot
+        .instances
+        .iter()
+        .filter(|view| !view.spec.module)
+        .map(|view| {
+            let mut text = String::new();
+            wire::pm2_env(view, &mut text);
+            dumped(serde_json::from_str(&text).unwrap_or_default())
+        })
+        .collect();
     if records.is_empty() {
         return Ok(());
     }
@@ -43,7 +48,10 @@ pub fn dumped(mut record: Value) -> Value {
 
 /// Puts the text in place of the file, which becomes the backup. At no moment is there neither.
 pub fn write(path: &Path, backup: &Path, text: &str) -> Result<(), DumpError> {
-    let at = |path: &Path| { let path = path.to_owned(); move |source| DumpError { path, source } };
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| DumpError { path, source }
+    };
     if path.exists() {
         let old = fs::read(path).map_err(at(path))?;
         replace(backup, &old).map_err(at(backup))?;
@@ -56,7 +64,12 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -78,19 +91,40 @@ mod tests {
     #[test]
     fn the_list_before_becomes_the_backup_and_others_cannot_read_either() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, backup) = (folder.path().join("dump.pm2"), folder.path().join("dump.pm2.bak"));
+        let (path, backup) = (
+            folder.path().join("dump.pm2"),
+            folder.path().join("dump.pm2.bak"),
+        );
         write(&path, &backup, "[1]").unwrap();
         write(&path, &backup, "[2]").unwrap();
-        assert_eq!((fs::read_to_string(&path).unwrap(), fs::read_to_string(&backup).unwrap()), ("[2]".into(), "[1]".into()));
+        assert_eq!(
+            (
+                fs::read_to_string(&path).unwrap(),
+                fs::read_to_string(&backup).unwrap()
+            ),
+            ("[2]".into(), "[1]".into())
+        );
         for file in [&path, &backup] {
-            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                fs::metadata(file).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
         }
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            2,
+            "no temporary file is left"
+        );
     }
 
     #[test]
     fn a_full_disk_keeps_the_old_list() {
         let missing = Path::new("/no/such/folder/dump.pm2");
-        assert!(write(missing, missing, "[]").unwrap_err().to_string().contains("is kept"));
+        assert!(
+            write(missing, missing, "[]")
+                .unwrap_err()
+                .to_string()
+                .contains("is kept")
+        );
     }
 }

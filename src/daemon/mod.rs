@@ -1,15 +1,19 @@
 //! The daemon: one task owns the table of instances; everybody else holds a handle or a snapshot.
 
+pub mod boot;
 pub mod bus;
 pub mod command;
+pub mod dump;
 pub mod handle;
 mod health;
 pub mod launch;
 mod messages;
 pub mod run;
+mod sampling;
 pub mod settings;
 pub mod snapshot;
 pub mod table;
+mod telemetry;
 mod timers;
 pub mod wire;
 pub mod world;

@@ -49,13 +49,27 @@ pub async fn recheck_installs(handle: Handle) {
     loop {
         let snapshot = handle.snapshot();
         let down = snapshot.instances.iter().filter(|view| {
-            view.pid.is_none() && !view.spec.fornax.install.is_empty() && matches!(view.service.status, ServiceStatus::Stopped | ServiceStatus::NotInstalled)
+            view.pid.is_none()
+                && !view.spec.fornax.install.is_empty()
+                && matches!(
+                    view.service.status,
+                    ServiceStatus::Stopped | ServiceStatus::NotInstalled
+                )
         });
         for view in down {
             let spec = Arc::clone(&view.spec);
-            let missing = tokio::task::spawn_blocking(move || world::missing(&spec.fornax.install, &spec.cwd)).await.unwrap_or_default();
+            let missing = tokio::task::spawn_blocking(move || {
+                world::missing(&spec.fornax.install, &spec.cwd)
+            })
+            .await
+            .unwrap_or_default();
             // It may have been deleted meanwhile.
-            let _ = handle.call(Command::Installed { id: view.id, missing }).await;
+            let _ = handle
+                .call(Command::Installed {
+                    id: view.id,
+                    missing,
+                })
+                .await;
         }
         tokio::select! {
             () = handle.shutdown.cancelled() => return,

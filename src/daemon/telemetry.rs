@@ -1,8 +1,8 @@
 //! The daemon's own log, in PM2's form: `2026-01-01T00:00:00: PM2 log: …`, to `pm2.log` and, as `log:PM2`, to the bus.
 
 use super::bus::Bus;
-use crate::core::dateformat;
 use crate::core::spec::app::TIME_FORMAT;
+use crate::sys::localtime;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use tracing::field::{Field, Visit};
@@ -22,7 +22,10 @@ pub fn install(bus: Bus) {
     let filter = EnvFilter::try_from_env("FORNAX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let format = std::env::var("PM2_LOG_DATE_FORMAT").unwrap_or_else(|_| TIME_FORMAT.to_owned());
     // A second daemon in one process happens in tests only; the first one's log is theirs too.
-    let _ = tracing_subscriber::registry().with(filter).with(DaemonLog { bus, format }).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(DaemonLog { bus, format })
+        .try_init();
 }
 
 struct DaemonLog {
@@ -35,10 +38,18 @@ impl<S: Subscriber> Layer<S> for DaemonLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut words = Words::default();
         event.record(&mut words);
-        let kind = if *event.metadata().level() <= Level::WARN { "error" } else { "log" };
+        let kind = if *event.metadata().level() <= Level::WARN {
+            "error"
+        } else {
+            "log"
+        };
         let text = format!("{}{}", words.message, words.fields);
         let at = wall_ms();
-        let stamp = if self.format.is_empty() { String::new() } else { format!("{}: ", dateformat::local(&self.format, at)) };
+        let stamp = if self.format.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", localtime::text(&self.format, at))
+        };
         let line = format!("{stamp}PM2 {kind}: {text}\n");
         // A full disk under pm2.log must not stop the daemon.
         let _ = std::io::stderr().lock().write_all(line.as_bytes());

@@ -6,7 +6,7 @@ use crate::adapters::runner::{self, RunPlan, Running};
 use crate::core::ids::{Generation, PmId};
 use crate::core::signal::Signal;
 use crate::core::spec::fornax::{FornaxBlock, GpuRef, InstallCheck};
-use crate::gpu::lease::{Lease, Owner};
+use crate::gpu::lease::{self, Lease, Owner};
 use crate::sys::procfs;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -62,8 +62,6 @@ pub struct RealWorld {
     pub running: Running,
     /// Whose tasks these are; all end with the daemon.
     pub tasks: TaskTracker,
-    /// Where GPU leases are kept.
-    pub lease_folder: PathBuf,
     /// Who we are, for whoever is refused a GPU.
     pub home: PathBuf,
     probes: HashMap<PmId, AbortHandle>,
@@ -75,11 +73,10 @@ type Leases = Arc<Mutex<HashMap<PmId, Lease>>>;
 
 impl RealWorld {
     /// A world without probes or leases yet.
-    pub fn new(running: Running, tasks: TaskTracker, lease_folder: PathBuf, home: PathBuf) -> Self {
+    pub fn new(running: Running, tasks: TaskTracker, home: PathBuf) -> Self {
         Self {
             running,
             tasks,
-            lease_folder,
             home,
             probes: HashMap::new(),
             leases: Leases::default(),
@@ -95,7 +92,6 @@ impl World for RealWorld {
             id: plan.id,
             app: plan.name.to_string(),
             leases: Arc::clone(&self.leases),
-            lease_folder: self.lease_folder.clone(),
             home: self.home.clone(),
         };
         self.tasks.spawn(async move {
@@ -167,7 +163,6 @@ struct Preflight {
     id: PmId,
     app: String,
     leases: Leases,
-    lease_folder: PathBuf,
     home: PathBuf,
 }
 
@@ -199,7 +194,11 @@ impl Preflight {
             return None;
         }
         let owner = Owner::this_process(&self.home.display().to_string(), &self.app);
-        match Lease::acquire(&self.lease_folder, uuid, &owner) {
+        let folder = match lease::directory(&|name| std::env::var_os(name)) {
+            Ok(folder) => folder,
+            Err(error) => return Some(error.to_string()),
+        };
+        match Lease::acquire(&folder, uuid, &owner) {
             Ok(lease) => {
                 self.leases
                     .lock()

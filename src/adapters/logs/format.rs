@@ -1,10 +1,10 @@
 //! Puts the stamp or the JSON around lines; the text of a moment is made once and kept.
 
 use super::config::LogFormat;
-use crate::core::dateformat::{BrokenTime, DateFormat};
+use crate::core::dateformat::DateFormat;
 use crate::core::ids::{PmId, Stream};
 use crate::core::logline::{count_lines, json_lines, json_tail, stamp_lines};
-use jiff::{Timestamp, tz::TimeZone};
+use crate::sys::localtime::LocalClock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// One moment on both clocks.
@@ -25,36 +25,6 @@ impl Moment {
         Self {
             at: Instant::now(),
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-}
-
-/// The machine's time zone, looked up once.
-#[derive(Debug)]
-pub(super) struct LocalClock(TimeZone);
-
-impl LocalClock {
-    pub fn system() -> Self {
-        Self(TimeZone::system())
-    }
-
-    fn broken(&self, wall_ms: u64) -> BrokenTime {
-        let stamp = i64::try_from(wall_ms)
-            .ok()
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-            .unwrap_or(Timestamp::MAX);
-        let zoned = stamp.to_zoned_datetime(self.0.clone());
-        // jiff's parts are within these types' ranges by their definition.
-        BrokenTime {
-            year: i32::from(zoned.year()),
-            month: zoned.month() as u8,
-            day: zoned.day() as u8,
-            weekday: zoned.weekday().to_sunday_zero_offset() as u8,
-            hour: zoned.hour() as u8,
-            minute: zoned.minute() as u8,
-            second: zoned.second() as u8,
-            millis: zoned.millisecond() as u16,
-            offset_minutes: zoned.offset().seconds() / 60,
         }
     }
 }
@@ -152,7 +122,7 @@ impl Formatter {
 
 /// As JavaScript's `toISOString`.
 fn iso_utc(wall_ms: u64) -> String {
-    DateFormat::parse("YYYY-MM-DDTHH:mm:ss.SSS[Z]").text(&LocalClock(TimeZone::UTC).broken(wall_ms))
+    DateFormat::parse("YYYY-MM-DDTHH:mm:ss.SSS[Z]").text(&LocalClock::utc().broken(wall_ms))
 }
 
 #[cfg(test)]
@@ -161,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_stamp_follows_the_clock() {
-        let clock = LocalClock(TimeZone::UTC);
+        let clock = LocalClock::utc();
         let mut formatter = Formatter::new(
             &LogFormat::Stamped("HH:mm:ss".to_owned()),
             Stream::Out,

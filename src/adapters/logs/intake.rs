@@ -1,11 +1,12 @@
 //! Runs and their streams: takes bytes from pipes, makes lines of them, and gives those to sinks and followers.
 
 use super::config::{LogConfig, RunLogs};
-use super::format::{Formatter, LocalClock, Moment};
+use super::format::{Formatter, Moment};
 use super::hub::{Batch, Hub};
 use super::sinks::{Place, Sinks};
 use crate::core::ids::{Generation, PmId, Stream};
 use crate::core::logline::{LineSplitter, count_lines};
+use crate::sys::localtime::LocalClock;
 use bytes::Bytes;
 use memchr::memrchr;
 use nix::errno::Errno;

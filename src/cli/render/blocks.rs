@@ -16,10 +16,20 @@ pub(super) fn fornax(state: Option<&Value>, now_ms: u64, colour: bool) -> String
 }
 
 fn health(state: &Value, colour: bool) -> String {
-    let text = |key: &str| state.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let fields = [("service status", text("service_status")), ("message", text("message"))];
-    let rows: Vec<Vec<Cell>> =
-        fields.iter().filter_map(|(label, text)| text.map(|text| vec![Cell::from(label), Cell::from(text)])).collect();
+    let text = |key: &str| {
+        state
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    let fields = [
+        ("service status", text("service_status")),
+        ("message", text("message")),
+    ];
+    let rows: Vec<Vec<Cell>> = fields
+        .iter()
+        .filter_map(|(label, text)| text.map(|text| vec![Cell::from(label), Cell::from(text)]))
+        .collect();
     if rows.is_empty() {
         return String::new();
     }
@@ -41,12 +51,30 @@ fn last_exit(exit: Option<&Value>, now_ms: u64, colour: bool) -> String {
         rows.push(vec!["when".into(), format!("{date}{ago} ago").into()]);
     }
     let tail = exit.get("stderr_tail").and_then(Value::as_array);
-    let lines: Vec<String> =
-        tail.into_iter().flatten().filter_map(Value::as_str).map(|line| format!("   {}\n", plain(line, false))).collect();
-    let heading = if lines.is_empty() { "" } else { " Last lines of its standard error:\n" };
-    format!("{}{}{heading}{}", title("Last exit", colour), table(rows, colour), lines.concat())
+    let lines: Vec<String> = tail
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|line| format!("   {}\n", plain(line, false)))
+        .collect();
+    let heading = if lines.is_empty() {
+        ""
+    } else {
+        " Last lines of its standard error:\n"
+    };
+    format!(
+        "{}{}{heading}{}",
+        title("Last exit", colour),
+        table(rows, colour),
+        lines.concat()
+    )
 }
 
 fn table(rows: Vec<Vec<Cell>>, colour: bool) -> String {
-    Grid { rows, keyed: true, ..Grid::default() }.draw(colour)
+    Grid {
+        rows,
+        keyed: true,
+        ..Grid::default()
+    }
+    .draw(colour)
 }

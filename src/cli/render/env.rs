@@ -55,10 +55,15 @@ const WINDOWS_ONLY: &str = "windowsHide";
 /// left out; arrays are joined by commas.
 pub fn lines(pm2_env: &Value, colour: bool) -> String {
     let entries = pm2_env.as_object().into_iter().flatten().rev();
-    let shown = entries.filter(|(key, _)| !LEFT_OUT.contains(&key.as_str()) && *key != WINDOWS_ONLY);
+    let shown =
+        entries.filter(|(key, _)| !LEFT_OUT.contains(&key.as_str()) && *key != WINDOWS_ONLY);
     let lines = shown.filter_map(|(key, value)| {
         let value = js::text(value)?; // An object: left out.
-        Some(format!("{}: {}\n", plain(key, false), paint(&value, &[Style::Green], colour)))
+        Some(format!(
+            "{}: {}\n",
+            plain(key, false),
+            paint(&value, &[Style::Green], colour)
+        ))
     });
     lines.collect()
 }
@@ -74,8 +79,14 @@ mod tests {
             "name": "a", "zz": 1, "A": null, "B": {"c": 1}, "C": [1, 2, [3]], "D": true, "E": "two\nlines",
             "windowsHide": true, "namespace": "default",
         });
-        assert_eq!(lines(&env, false), "namespace: default\nE: two\nlines\nD: true\nC: 1,2,3\nA: \nzz: 1\n");
-        assert!(lines(&env, true).starts_with("namespace: \x1b[32mdefault\x1b[39m\nE: \x1b[32mtwo\x1b[39m\n"));
+        assert_eq!(
+            lines(&env, false),
+            "namespace: default\nE: two\nlines\nD: true\nC: 1,2,3\nA: \nzz: 1\n"
+        );
+        assert!(
+            lines(&env, true)
+                .starts_with("namespace: \x1b[32mdefault\x1b[39m\nE: \x1b[32mtwo\x1b[39m\n")
+        );
     }
 
     #[test]

@@ -12,7 +12,10 @@ pub struct Cell {
 impl Cell {
     /// A cell in `styles`. Control characters are taken out; a line break is kept for fitted tables.
     pub fn styled(text: &str, styles: &'static [Style]) -> Self {
-        Self { text: plain(text, true), styles }
+        Self {
+            text: plain(text, true),
+            styles,
+        }
     }
 }
 
@@ -46,13 +49,21 @@ impl Grid {
 
     /// Draws the table; every line ends with a line break. A table without headings and rows is nothing.
     pub fn draw(&self, colour: bool) -> String {
-        let widths = if self.widths.is_empty() { self.fitted() } else { self.widths.clone() };
+        let widths = if self.widths.is_empty() {
+            self.fitted()
+        } else {
+            self.widths.clone()
+        };
         if widths.is_empty() {
             return String::new();
         }
         let rule = |left: &str, cross: &str, right: &str| {
             let bars: Vec<String> = widths.iter().map(|width| "─".repeat(*width)).collect();
-            paint(&format!("{left}{}{right}", bars.join(cross)), &[Style::Gray], colour) + "\n"
+            paint(
+                &format!("{left}{}{right}", bars.join(cross)),
+                &[Style::Gray],
+                colour,
+            ) + "\n"
         };
         let mut out = rule("┌", "┬", "┐");
         if !self.head.is_empty() {
@@ -70,24 +81,48 @@ impl Grid {
 
     /// The width of each column when it fits its longest line.
     fn fitted(&self) -> Vec<usize> {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0).max(self.head.len());
+        let columns = self
+            .rows
+            .iter()
+            .map(Vec::len)
+            .max()
+            .unwrap_or(0)
+            .max(self.head.len());
         (0..columns)
             .map(|at| {
-                let cells = self.rows.iter().filter_map(|row| row.get(at)).flat_map(|cell| cell.text.split('\n'));
+                let cells = self
+                    .rows
+                    .iter()
+                    .filter_map(|row| row.get(at))
+                    .flat_map(|cell| cell.text.split('\n'));
                 let longest = cells.map(length).max().unwrap_or(0);
                 longest.max(self.head.get(at).map_or(0, |text| length(text))) + 2
             })
             .collect()
     }
 
-    fn draw_row(&self, row: &[Cell], widths: &[usize], is_head: bool, colour: bool, out: &mut String) {
-        let cells: Vec<Vec<&str>> = row.iter().map(|cell| cell.text.split('\n').collect()).collect();
+    fn draw_row(
+        &self,
+        row: &[Cell],
+        widths: &[usize],
+        is_head: bool,
+        colour: bool,
+        out: &mut String,
+    ) {
+        let cells: Vec<Vec<&str>> = row
+            .iter()
+            .map(|cell| cell.text.split('\n').collect())
+            .collect();
         let height = cells.iter().map(Vec::len).max().unwrap_or(1);
         let border = paint("│", &[Style::Gray], colour);
         for line in 0..height {
             for (at, width) in widths.iter().enumerate() {
                 let inner = width.saturating_sub(2);
-                let text = cells.get(at).and_then(|lines| lines.get(line)).copied().unwrap_or_default();
+                let text = cells
+                    .get(at)
+                    .and_then(|lines| lines.get(line))
+                    .copied()
+                    .unwrap_or_default();
                 let text = cut(text, inner);
                 let fill = " ".repeat(inner.saturating_sub(length(&text)) + 1);
                 *out += &border;
@@ -126,19 +161,43 @@ mod tests {
 
     #[test]
     fn a_fitted_table_has_the_width_of_its_longest_line() {
-        let grid = Grid { rows: vec![vec!["a".into(), "one\nlonger".into()], vec!["key".into(), "".into()]], ..Grid::default() };
-        assert_eq!(grid.draw(false), "┌─────┬────────┐\n│ a   │ one    │\n│     │ longer │\n│ key │        │\n└─────┴────────┘\n");
+        let grid = Grid {
+            rows: vec![
+                vec!["a".into(), "one\nlonger".into()],
+                vec!["key".into(), "".into()],
+            ],
+            ..Grid::default()
+        };
+        assert_eq!(
+            grid.draw(false),
+            "┌─────┬────────┐\n│ a   │ one    │\n│     │ longer │\n│ key │        │\n└─────┴────────┘\n"
+        );
     }
 
     #[test]
     fn a_fixed_column_cuts_what_is_too_long() {
-        let grid = Grid { head: vec!["name"], rows: vec![vec!["abcdef".into()]], widths: vec![6], keyed: false };
-        assert_eq!(grid.draw(false), "┌──────┐\n│ name │\n├──────┤\n│ abc… │\n└──────┘\n");
+        let grid = Grid {
+            head: vec!["name"],
+            rows: vec![vec!["abcdef".into()]],
+            widths: vec![6],
+            keyed: false,
+        };
+        assert_eq!(
+            grid.draw(false),
+            "┌──────┐\n│ name │\n├──────┤\n│ abc… │\n└──────┘\n"
+        );
     }
 
     #[test]
     fn an_empty_table_is_nothing_and_a_bare_heading_has_no_rule() {
         assert_eq!(Grid::default().draw(true), "");
-        assert_eq!(Grid { head: vec!["id"], ..Grid::default() }.draw(false), "┌────┐\n│ id │\n└────┘\n");
+        assert_eq!(
+            Grid {
+                head: vec!["id"],
+                ..Grid::default()
+            }
+            .draw(false),
+            "┌────┐\n│ id │\n└────┘\n"
+        );
     }
 }

@@ -13,12 +13,30 @@ struct Levels {
     red: f64,
 }
 
-const CPU: Levels = Levels { yellow: 40.0, red: 70.0 };
-const HEAT: Levels = Levels { yellow: 50.0, red: 70.0 };
-const RAM: Levels = Levels { yellow: 70.0, red: 90.0 };
-const RATE: Levels = Levels { yellow: 10.0, red: 20.0 };
-const FAULTS: Levels = Levels { yellow: 1.0, red: 10.0 };
-const DISK_USE: Levels = Levels { yellow: 80.0, red: 90.0 };
+const CPU: Levels = Levels {
+    yellow: 40.0,
+    red: 70.0,
+};
+const HEAT: Levels = Levels {
+    yellow: 50.0,
+    red: 70.0,
+};
+const RAM: Levels = Levels {
+    yellow: 70.0,
+    red: 90.0,
+};
+const RATE: Levels = Levels {
+    yellow: 10.0,
+    red: 20.0,
+};
+const FAULTS: Levels = Levels {
+    yellow: 1.0,
+    red: 10.0,
+};
+const DISK_USE: Levels = Levels {
+    yellow: 80.0,
+    red: 90.0,
+};
 
 /// A file system is named only when it is fuller than this, in percent.
 const SHOWN_DISK_USE: f64 = 60.0;
@@ -31,12 +49,20 @@ pub fn line(metrics: &Value, layout: Layout, colour: bool) -> Option<String> {
     let metrics = metrics.as_object().filter(|map| !map.is_empty())?; // Nothing to tell.
     let line = Line { metrics, colour };
     let mut parts = vec![paint("host metrics", &[Style::Bold, Style::Cyan], colour)];
-    let mut cpu = format!("{}: {}", line.word("cpu"), line.figure("CPU Usage", "%", &CPU));
+    let mut cpu = format!(
+        "{}: {}",
+        line.word("cpu"),
+        line.figure("CPU Usage", "%", &CPU)
+    );
     if line.value("CPU Temperature") > 0.0 {
         cpu += &format!(" {}", line.figure("CPU Temperature", "º", &HEAT));
     }
     parts.push(cpu);
-    parts.push(format!("{}: {}", line.word("ram usage"), line.figure("RAM Usage", "%", &RAM)));
+    parts.push(format!(
+        "{}: {}",
+        line.word("ram usage"),
+        line.figure("RAM Usage", "%", &RAM)
+    ));
     parts.extend(line.networks());
     if layout == Layout::Full {
         parts.push(line.disks());
@@ -78,9 +104,13 @@ impl Line<'_> {
     }
 
     fn networks(&self) -> Vec<String> {
-        let names = self.metrics.keys().filter_map(|key| key.strip_prefix("net:rx_5:"));
+        let names = self
+            .metrics
+            .keys()
+            .filter_map(|key| key.strip_prefix("net:rx_5:"));
         let busy = names.filter(|name| {
-            self.value(&format!("net:rx_5:{name}")) > 0.0 || self.value(&format!("net:tx_5:{name}")) > 0.0
+            self.value(&format!("net:rx_5:{name}")) > 0.0
+                || self.value(&format!("net:tx_5:{name}")) > 0.0
         });
         busy.map(|name| self.network(name)).collect()
     }
@@ -89,9 +119,14 @@ impl Line<'_> {
         let rate = |kind: &str| self.figure(&format!("net:{kind}_5:{name}"), "mb/s", &RATE);
         let mut text = format!("{}: ⇓ {} ⇑ {}", self.word(name), rate("rx"), rate("tx"));
         for (word, kind) in [("err", "errors"), ("drop", "dropped")] {
-            let count = self.value(&format!("net:rx_{kind}_60:{name}")) + self.value(&format!("net:tx_{kind}_60:{name}"));
+            let count = self.value(&format!("net:rx_{kind}_60:{name}"))
+                + self.value(&format!("net:tx_{kind}_60:{name}"));
             if count > 0.0 {
-                text += &format!(" {} {}", self.word(word), self.coloured(count, "/min", &FAULTS));
+                text += &format!(
+                    " {} {}",
+                    self.word(word),
+                    self.coloured(count, "/min", &FAULTS)
+                );
             }
         }
         text
@@ -99,7 +134,12 @@ impl Line<'_> {
 
     fn disks(&self) -> String {
         let rate = |key: &str| self.figure(key, "mb/s", &RATE);
-        let mut text = format!("{}: ⇓ {} ⇑ {}", self.word("disk"), rate("Disk Reads"), rate("Disk Writes"));
+        let mut text = format!(
+            "{}: ⇓ {} ⇑ {}",
+            self.word("disk"),
+            rate("Disk Reads"),
+            rate("Disk Writes")
+        );
         for key in self.metrics.keys() {
             let Some(mount) = key.strip_prefix("fs:use:") else {
                 continue;

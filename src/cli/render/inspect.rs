@@ -22,7 +22,11 @@ const SHORT_STRING: usize = 16;
 
 /// `value` as `util.inspect(value, { depth: null })` prints it, without a line break at its end.
 pub fn inspect(value: &Value) -> String {
-    Inspector { indent: 0, deepest: 0 }.value(value, 0)
+    Inspector {
+        indent: 0,
+        deepest: 0,
+    }
+    .value(value, 0)
 }
 
 /// A list of ids as Node prints it: `[ 0, 1 ]`, in columns when there are more than six.
@@ -59,7 +63,13 @@ impl Inspector {
         let units = utf16_len(text);
         let (text, trailer) = if units > MAX_STRING {
             let more = units - MAX_STRING;
-            (utf16_prefix(text, MAX_STRING), format!("... {more} more character{}", if more > 1 { "s" } else { "" }))
+            (
+                utf16_prefix(text, MAX_STRING),
+                format!(
+                    "... {more} more character{}",
+                    if more > 1 { "s" } else { "" }
+                ),
+            )
         } else {
             (text, String::new())
         };
@@ -80,10 +90,17 @@ impl Inspector {
 
     fn array(&mut self, items: &[Value], depth: usize) -> String {
         self.deepest = depth;
-        let mut output: Vec<String> = items.iter().take(MAX_ITEMS).map(|item| self.child(item, depth)).collect();
+        let mut output: Vec<String> = items
+            .iter()
+            .take(MAX_ITEMS)
+            .map(|item| self.child(item, depth))
+            .collect();
         let more = items.len().saturating_sub(MAX_ITEMS);
         if more > 0 {
-            output.push(format!("... {more} more item{}", if more > 1 { "s" } else { "" }));
+            output.push(format!(
+                "... {more} more item{}",
+                if more > 1 { "s" } else { "" }
+            ));
         }
         let entries = output.len();
         if entries > GROUPED_FROM {
@@ -107,7 +124,14 @@ impl Inspector {
     }
 
     /// One line if it is short, flat and was not arranged in columns; else one entry a line.
-    fn join(&self, output: &[String], grouped: bool, depth: usize, open: char, close: char) -> String {
+    fn join(
+        &self,
+        output: &[String],
+        grouped: bool,
+        depth: usize,
+        open: char,
+        close: char,
+    ) -> String {
         if !grouped && self.deepest - depth < COMPACT {
             let length: usize = output.iter().map(|entry| utf16_len(entry)).sum();
             let start = output.len() + self.indent + 1 + 10;
@@ -117,17 +141,24 @@ impl Inspector {
             }
         }
         let pad = " ".repeat(self.indent);
-        format!("{open}\n{pad}  {}\n{pad}{close}", output.join(&format!(",\n{pad}  ")))
+        format!(
+            "{open}\n{pad}  {}\n{pad}{close}",
+            output.join(&format!(",\n{pad}  "))
+        )
     }
 
     /// Arranges the entries of a long array in columns, if they are short enough; numbers are aligned to the right.
     fn group(&self, output: Vec<String>, numeric: bool, has_trailer: bool) -> Vec<String> {
         let count = output.len() - usize::from(has_trailer);
-        let lengths: Vec<usize> = output[..count].iter().map(|entry| columns_of(entry)).collect();
+        let lengths: Vec<usize> = output[..count]
+            .iter()
+            .map(|entry| columns_of(entry))
+            .collect();
         let total: usize = lengths.iter().map(|length| length + 2).sum();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let widest = longest + 2;
-        let suits = widest * 3 + self.indent < BREAK_LENGTH && (total as f64 / widest as f64 > 5.0 || longest <= 6);
+        let suits = widest * 3 + self.indent < BREAK_LENGTH
+            && (total as f64 / widest as f64 > 5.0 || longest <= 6);
         if !suits {
             return output;
         }
@@ -136,7 +167,16 @@ impl Inspector {
             return output;
         }
         let widths: Vec<usize> = (0..columns)
-            .map(|column| lengths.iter().skip(column).step_by(columns).copied().max().unwrap_or(0) + 2)
+            .map(|column| {
+                lengths
+                    .iter()
+                    .skip(column)
+                    .step_by(columns)
+                    .copied()
+                    .max()
+                    .unwrap_or(0)
+                    + 2
+            })
             .collect();
         let mut lines: Vec<String> = Vec::with_capacity(count / columns + 2);
         for start in (0..count).step_by(columns) {
@@ -160,17 +200,24 @@ impl Inspector {
 
     /// How many columns make the block about as wide as it is high, within Node's limits.
     fn column_count(&self, total: usize, widest: usize, count: usize, entries: usize) -> usize {
-        let bias = (widest as f64 - total as f64 / entries as f64).max(0.0).sqrt();
+        let bias = (widest as f64 - total as f64 / entries as f64)
+            .max(0.0)
+            .sqrt();
         let biased = (widest as f64 - 3.0 - bias).max(1.0);
         let square = ((2.5 * biased * count as f64).sqrt() / biased).round() as usize; // Small and not negative.
-        square.min((BREAK_LENGTH - self.indent) / widest).min(COMPACT * 4).min(15)
+        square
+            .min((BREAK_LENGTH - self.indent) / widest)
+            .min(COMPACT * 4)
+            .min(15)
     }
 }
 
 /// A property name: bare if it is an identifier, else quoted.
 fn key(name: &str) -> String {
     let mut chars = name.chars();
-    let starts_well = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let starts_well = chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if name == "__proto__" {
         "['__proto__']".to_owned()
     } else if starts_well && chars.all(|c| c.is_ascii_alphanumeric() || c == '_') {
@@ -219,12 +266,21 @@ mod tests {
     fn ids_wrap_after_six_and_align_to_the_right() {
         assert_eq!(ids(&[]), "[]");
         assert_eq!(ids(&[0, 4, 7]), "[ 0, 4, 7 ]");
-        assert_eq!(ids(&[0, 7, 14, 21, 28, 35, 42]), "[\n   0,  7, 14, 21,\n  28, 35, 42\n]");
+        assert_eq!(
+            ids(&[0, 7, 14, 21, 28, 35, 42]),
+            "[\n   0,  7, 14, 21,\n  28, 35, 42\n]"
+        );
     }
 
     #[test]
     fn keys_are_quoted_only_when_they_must_be() {
-        for (name, want) in [("a_1", "a_1"), ("1a", "'1a'"), ("", "''"), ("a-b", "'a-b'"), ("it's", "\"it's\"")] {
+        for (name, want) in [
+            ("a_1", "a_1"),
+            ("1a", "'1a'"),
+            ("", "''"),
+            ("a-b", "'a-b'"),
+            ("it's", "\"it's\""),
+        ] {
             assert_eq!(key(name), want);
         }
     }

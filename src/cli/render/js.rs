@@ -45,7 +45,10 @@ pub fn text(value: &Value) -> Option<String> {
         Value::Number(n) => number(n.as_f64().unwrap_or(f64::NAN)),
         Value::String(text) => text.clone(),
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| text(item).unwrap_or_else(|| "[object Object]".to_owned())).collect();
+            let items: Vec<String> = items
+                .iter()
+                .map(|item| text(item).unwrap_or_else(|| "[object Object]".to_owned()))
+                .collect();
             items.join(",")
         }
         Value::Object(_) => return None,

@@ -34,21 +34,35 @@ impl Source {
 
 /// `[TAILING] Tailing last 15 lines for [all] processes (…)`, the first line of `pm2 logs`.
 pub fn tail_title(target: &str, lines: usize, colour: bool) -> String {
-    let noun = if target == "all" { "processes" } else { "process" };
-    let text = format!("[TAILING] Tailing last {lines} lines for [{target}] {noun} (change the value with --lines option)");
+    let noun = if target == "all" {
+        "processes"
+    } else {
+        "process"
+    };
+    let text = format!(
+        "[TAILING] Tailing last {lines} lines for [{target}] {noun} (change the value with --lines option)"
+    );
     paint(&text, &[Style::Bold, Style::Gray], colour)
 }
 
 /// `<path> last 15 lines:`, before the lines of one file.
 pub fn file_title(path: &str, lines: usize, colour: bool) -> String {
-    paint(&format!("{path} last {lines} lines:"), &[Style::Gray], colour)
+    paint(
+        &format!("{path} last {lines} lines:"),
+        &[Style::Gray],
+        colour,
+    )
 }
 
 /// One line of a log file: `0|web      | text`, the label cut or padded to 10 characters. The daemon's own log has the
 /// label `PM2`. With `--raw` the line goes out bare, so this is not called.
 pub fn file_line(label: &str, source: Source, line: &str, colour: bool) -> String {
     let label: String = label.chars().take(FILE_PREFIX).collect();
-    paint(&format!("{label:FILE_PREFIX$} | "), &[source.style()], colour) + line
+    paint(
+        &format!("{label:FILE_PREFIX$} | "),
+        &[source.style()],
+        colour,
+    ) + line
 }
 
 /// `0|web`: what stands before an app's lines.
@@ -104,7 +118,14 @@ pub struct Stream {
 impl Stream {
     /// A stream without options.
     pub fn new(mode: Mode, colour: bool, date: fn(&str, u64) -> String) -> Self {
-        Self { mode, timestamp: None, highlight: None, colour, date, width: STREAM_PREFIX }
+        Self {
+            mode,
+            timestamp: None,
+            highlight: None,
+            colour,
+            date,
+            width: STREAM_PREFIX,
+        }
     }
 
     /// What is printed for a chunk: its lines, each with a line break; empty lines are dropped. `now_ms` dates the
@@ -119,10 +140,14 @@ impl Stream {
         let lines = text.split('\n').filter(|line| !line.is_empty());
         match self.mode {
             Mode::Raw => lines.map(|line| format!("{line}\n")).collect(),
-            Mode::Format => lines.map(|line| self.formatted(chunk, line, now_ms)).collect(),
+            Mode::Format => lines
+                .map(|line| self.formatted(chunk, line, now_ms))
+                .collect(),
             Mode::Prefixed | Mode::Json => {
                 let prefix = self.prefix(chunk, now_ms);
-                lines.map(|line| format!("{prefix}{}\n", self.marked(line))).collect()
+                lines
+                    .map(|line| format!("{prefix}{}\n", self.marked(line)))
+                    .collect()
             }
         }
     }
@@ -139,15 +164,25 @@ impl Stream {
     fn prefix(&mut self, chunk: &Chunk<'_>, now_ms: u64) -> String {
         let label = match chunk.source {
             Source::Pm2 => "PM2".to_owned(),
-            Source::Out | Source::Err => label(&id_text(chunk.id), chunk.name.unwrap_or("undefined")),
+            Source::Out | Source::Err => {
+                label(&id_text(chunk.id), chunk.name.unwrap_or("undefined"))
+            }
         };
         // PM2 measures its own lines as if they were those of an app "PM2" with the id "PM2".
-        let length = if chunk.source == Source::Pm2 { "PM2|PM2".len() } else { label.chars().count() };
+        let length = if chunk.source == Source::Pm2 {
+            "PM2|PM2".len()
+        } else {
+            label.chars().count()
+        };
         if length >= self.width {
             self.width = length + 2;
         }
         let width = self.width;
-        let label = paint(&format!("{label:width$}| "), &[chunk.source.style()], self.colour);
+        let label = paint(
+            &format!("{label:width$}| "),
+            &[chunk.source.style()],
+            self.colour,
+        );
         match &self.timestamp {
             Some(format) => {
                 let stamp = format!("{} ", (self.date)(format, now_ms));
@@ -159,7 +194,9 @@ impl Stream {
 
     fn marked(&self, line: &str) -> String {
         match self.highlight.as_deref() {
-            Some(text) if !text.is_empty() => line.replacen(text, &paint(text, &[Style::OnGray], self.colour), 1),
+            Some(text) if !text.is_empty() => {
+                line.replacen(text, &paint(text, &[Style::OnGray], self.colour), 1)
+            }
             _ => line.to_owned(),
         }
     }

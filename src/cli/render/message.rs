@@ -62,7 +62,13 @@ pub fn ticked(name: &str, id: u32, colour: bool) -> String {
 /// `[PM2] Applying action M on app [name](ids: [ 0, 1 ])`: an action begins. The ids are printed as Node would,
 /// so a long list takes several lines.
 pub fn applying(method: &str, target: &str, ids: &[u32], colour: bool) -> String {
-    done(&format!("Applying action {method} on app [{target}](ids: {})", super::inspect::ids(ids)), colour)
+    done(
+        &format!(
+            "Applying action {method} on app [{target}](ids: {})",
+            super::inspect::ids(ids)
+        ),
+        colour,
+    )
 }
 
 /// `line` cut to a terminal of `width` columns, the last of them an ellipsis; `None` (no terminal) leaves it whole.
@@ -76,8 +82,14 @@ pub fn crop(line: &str, width: Option<u16>) -> String {
     if visible <= width {
         return line.to_owned();
     }
-    let end = visible_chars(line).nth(width.saturating_sub(1)).map_or(line.len(), |(at, _)| at);
-    let reset = if line[..end].contains('\x1b') { "\x1b[0m" } else { "" };
+    let end = visible_chars(line)
+        .nth(width.saturating_sub(1))
+        .map_or(line.len(), |(at, _)| at);
+    let reset = if line[..end].contains('\x1b') {
+        "\x1b[0m"
+    } else {
+        ""
+    };
     format!("{}…{reset}", &line[..end])
 }
 
@@ -101,20 +113,29 @@ mod tests {
         assert_eq!(done("Done.", true), "\x1b[32m[PM2] \x1b[39mDone.");
         assert_eq!(error("no", true), "\x1b[31m[PM2][ERROR] \x1b[39mno");
         assert_eq!(warn("hm", true), "\x1b[33m[PM2][WARN] \x1b[39mhm");
-        assert_eq!(Kind::ModuleError.line("Unknown module", false), "[PM2][Module][ERROR] Unknown module");
+        assert_eq!(
+            Kind::ModuleError.line("Unknown module", false),
+            "[PM2][Module][ERROR] Unknown module"
+        );
     }
 
     #[test]
     fn progress_lines_print_ids_as_node_does() {
         assert_eq!(ticked("web", 3, false), "[PM2] [web](3) ✓");
         let line = applying("restartProcessId", "a", &[0, 7], false);
-        assert_eq!(line, "[PM2] Applying action restartProcessId on app [a](ids: [ 0, 7 ])");
+        assert_eq!(
+            line,
+            "[PM2] Applying action restartProcessId on app [a](ids: [ 0, 7 ])"
+        );
     }
 
     #[test]
     fn a_long_line_is_cropped_with_colours_closed() {
         let line = applying("stopProcessId", "all", &[0, 1], true);
-        assert_eq!(crop(&line, Some(40)), "\x1b[32m[PM2] \x1b[39mApplying action stopProcessId on …\x1b[0m");
+        assert_eq!(
+            crop(&line, Some(40)),
+            "\x1b[32m[PM2] \x1b[39mApplying action stopProcessId on …\x1b[0m"
+        );
         assert_eq!(crop(&line, None), line);
         assert_eq!(crop("short", Some(5)), "short");
         assert_eq!(crop("short", Some(4)), "sho…");

@@ -59,13 +59,19 @@ pub struct ProcRow {
 impl ProcRow {
     /// The mode as the tables write it. PM2 calls everything that is not `fork_mode` a cluster.
     pub fn mode_word(&self) -> &'static str {
-        if self.mode == "fork_mode" { "fork" } else { "cluster" }
+        if self.mode == "fork_mode" {
+            "fork"
+        } else {
+            "cluster"
+        }
     }
 
     /// How long it has been running, as `45s`; `0` when it is not online.
     pub fn uptime(&self, now_ms: u64) -> String {
         match self.pm_uptime {
-            Some(since) if self.status == "online" => super::units::uptime(now_ms.saturating_sub(since)),
+            Some(since) if self.status == "online" => {
+                super::units::uptime(now_ms.saturating_sub(since))
+            }
             _ => "0".to_owned(),
         }
     }
@@ -78,7 +84,11 @@ impl ProcRow {
         serde_json::from_slice(json)
     }
 
-    fn set_env<'de, A: MapAccess<'de>>(&mut self, key: EnvKey, map: &mut A) -> Result<(), A::Error> {
+    fn set_env<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: EnvKey,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
         if key == EnvKey::Other {
             return map.next_value::<IgnoredAny>().map(drop);
         }
@@ -252,7 +262,9 @@ struct Skim<T>(T);
 
 impl<'de, T: FromEntries> Deserialize<'de> for Skim<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SkimVisitor(PhantomData)).map(Skim)
+        deserializer
+            .deserialize_any(SkimVisitor(PhantomData))
+            .map(Skim)
     }
 }
 

@@ -30,7 +30,11 @@ impl Scalar {
     pub(super) fn number(&self) -> Option<f64> {
         match self {
             Scalar::Number(number) => Some(*number),
-            Scalar::Text(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+            Scalar::Text(text) => text
+                .trim()
+                .parse()
+                .ok()
+                .filter(|number: &f64| number.is_finite()),
             Scalar::Null | Scalar::Bool(_) | Scalar::Nested => None,
         }
     }

@@ -48,7 +48,10 @@ pub struct Sort {
 impl Default for Sort {
     /// By name, ascending: PM2's default.
     fn default() -> Self {
-        Self { field: SortField::Name, descending: false }
+        Self {
+            field: SortField::Name,
+            descending: false,
+        }
     }
 }
 
@@ -79,7 +82,10 @@ impl Sort {
             "desc" => true,
             other => return Err(SortError::Order(other.to_owned())),
         };
-        Ok(Self { field: *field, descending })
+        Ok(Self {
+            field: *field,
+            descending,
+        })
     }
 
     /// How `a` stands to `b`; equal rows keep the order they came in.
@@ -94,7 +100,11 @@ impl Sort {
             SortField::Uptime => a.pm_uptime.cmp(&b.pm_uptime),
             SortField::Status => a.status.cmp(&b.status),
         };
-        if self.descending { order.reverse() } else { order }
+        if self.descending {
+            order.reverse()
+        } else {
+            order
+        }
     }
 }
 
@@ -105,15 +115,35 @@ mod tests {
     #[test]
     fn every_field_parses_in_both_orders() {
         for (name, field) in FIELDS {
-            assert_eq!(Sort::parse(name), Ok(Sort { field, descending: false }));
-            assert_eq!(Sort::parse(&format!("{name}:desc")), Ok(Sort { field, descending: true }));
+            assert_eq!(
+                Sort::parse(name),
+                Ok(Sort {
+                    field,
+                    descending: false
+                })
+            );
+            assert_eq!(
+                Sort::parse(&format!("{name}:desc")),
+                Ok(Sort {
+                    field,
+                    descending: true
+                })
+            );
         }
     }
 
     #[test]
     fn a_wrong_sort_names_what_there_is() {
         let error = Sort::parse("size").expect_err("no such field").to_string();
-        assert!(error.contains("name, namespace, pid, id, cpu, memory, uptime, status"), "{error}");
-        assert!(Sort::parse("name:up").expect_err("no such order").to_string().contains("desc"));
+        assert!(
+            error.contains("name, namespace, pid, id, cpu, memory, uptime, status"),
+            "{error}"
+        );
+        assert!(
+            Sort::parse("name:up")
+                .expect_err("no such order")
+                .to_string()
+                .contains("desc")
+        );
     }
 }

@@ -55,9 +55,19 @@ pub fn paint(text: &str, styles: &[Style], colour: bool) -> String {
     if !colour || text.is_empty() || styles.is_empty() {
         return text.to_owned();
     }
-    let open: String = styles.iter().map(|style| format!("\x1b[{}m", style.codes().0)).collect();
-    let close: String = styles.iter().rev().map(|style| format!("\x1b[{}m", style.codes().1)).collect();
-    let lines: Vec<String> = text.split('\n').map(|line| format!("{open}{line}{close}")).collect();
+    let open: String = styles
+        .iter()
+        .map(|style| format!("\x1b[{}m", style.codes().0))
+        .collect();
+    let close: String = styles
+        .iter()
+        .rev()
+        .map(|style| format!("\x1b[{}m", style.codes().1))
+        .collect();
+    let lines: Vec<String> = text
+        .split('\n')
+        .map(|line| format!("{open}{line}{close}"))
+        .collect();
     lines.join("\n")
 }
 
@@ -80,8 +90,14 @@ mod tests {
 
     #[test]
     fn colour_is_nested_closed_in_reverse_and_never_spans_lines() {
-        assert_eq!(paint("on", &[Style::Green, Style::Bold], true), "\x1b[32m\x1b[1mon\x1b[22m\x1b[39m");
-        assert_eq!(paint("a\nb", &[Style::Red], true), "\x1b[31ma\x1b[39m\n\x1b[31mb\x1b[39m");
+        assert_eq!(
+            paint("on", &[Style::Green, Style::Bold], true),
+            "\x1b[32m\x1b[1mon\x1b[22m\x1b[39m"
+        );
+        assert_eq!(
+            paint("a\nb", &[Style::Red], true),
+            "\x1b[31ma\x1b[39m\n\x1b[31mb\x1b[39m"
+        );
         assert_eq!(paint("", &[Style::Red], true), "");
         assert_eq!(paint("on", &[Style::Red], false), "on");
     }

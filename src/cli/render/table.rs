@@ -36,10 +36,15 @@ pub fn list(rows: &[ProcRow], opts: &TableOptions) -> String {
     let sort = opts.sort.unwrap_or_default();
     let mut sorted: Vec<&ProcRow> = rows.iter().collect();
     sorted.sort_by(|a, b| sort.compare(a, b));
-    let (modules, apps): (Vec<&ProcRow>, Vec<&ProcRow>) = sorted.into_iter().partition(|row| row.pmx_module);
+    let (modules, apps): (Vec<&ProcRow>, Vec<&ProcRow>) =
+        sorted.into_iter().partition(|row| row.pmx_module);
     let mut out = draw(&apps, &app_columns(layout), rows, opts);
     if !modules.is_empty() {
-        let title = if modules.len() > 1 { "Modules" } else { "Module" };
+        let title = if modules.len() > 1 {
+            "Modules"
+        } else {
+            "Module"
+        };
         out += &paint(title, &[Style::Bold], opts.colour);
         out.push('\n');
         out += &draw(&modules, &module_columns(layout), rows, opts);
@@ -84,8 +89,16 @@ enum Width {
 const EMPTY_NAME_WIDTH: usize = 11;
 
 fn widths(columns: &[Column], rows: &[ProcRow]) -> Vec<usize> {
-    let longest_id = rows.iter().map(|row| row.pm_id.to_string().len()).max().unwrap_or(0);
-    let longest_name = rows.iter().map(|row| length(&row.name) + 5).max().unwrap_or(EMPTY_NAME_WIDTH);
+    let longest_id = rows
+        .iter()
+        .map(|row| row.pm_id.to_string().len())
+        .max()
+        .unwrap_or(0);
+    let longest_name = rows
+        .iter()
+        .map(|row| length(&row.name) + 5)
+        .max()
+        .unwrap_or(EMPTY_NAME_WIDTH);
     let width = |column: &Column| match column.width {
         Width::Fixed(width) => width,
         Width::Id => (longest_id + 2).max(4),
@@ -97,7 +110,15 @@ fn widths(columns: &[Column], rows: &[ProcRow]) -> Vec<usize> {
 fn draw(shown: &[&ProcRow], columns: &[Column], all: &[ProcRow], opts: &TableOptions) -> String {
     let grid = Grid {
         head: columns.iter().map(|column| column.head).collect(),
-        rows: shown.iter().map(|row| columns.iter().map(|column| (column.cell)(row, opts.now_ms)).collect()).collect(),
+        rows: shown
+            .iter()
+            .map(|row| {
+                columns
+                    .iter()
+                    .map(|column| (column.cell)(row, opts.now_ms))
+                    .collect()
+            })
+            .collect(),
         widths: widths(columns, all),
         keyed: true,
     };
@@ -105,15 +126,27 @@ fn draw(shown: &[&ProcRow], columns: &[Column], all: &[ProcRow], opts: &TableOpt
 }
 
 fn column(head: &'static str, width: usize, cell: fn(&ProcRow, u64) -> Cell) -> Column {
-    Column { head, width: Width::Fixed(width), cell }
+    Column {
+        head,
+        width: Width::Fixed(width),
+        cell,
+    }
 }
 
 fn id_column() -> Column {
-    Column { head: "id", width: Width::Id, cell: |row, _| row.pm_id.to_string().into() }
+    Column {
+        head: "id",
+        width: Width::Id,
+        cell: |row, _| row.pm_id.to_string().into(),
+    }
 }
 
 fn name_column(most: usize) -> Column {
-    Column { head: "name", width: Width::Name(most), cell: |row, _| one_line(&row.name) }
+    Column {
+        head: "name",
+        width: Width::Name(most),
+        cell: |row, _| one_line(&row.name),
+    }
 }
 
 fn app_columns(layout: Layout) -> Vec<Column> {
@@ -171,7 +204,13 @@ fn module_columns(layout: Layout) -> Vec<Column> {
 }
 
 fn mini_columns() -> Vec<Column> {
-    vec![id_column(), name_column(16), column("status", 11, status), column("cpu", 8, cpu), column("mem", 10, memory)]
+    vec![
+        id_column(),
+        name_column(16),
+        column("status", 11, status),
+        column("cpu", 8, cpu),
+        column("mem", 10, memory),
+    ]
 }
 
 /// A line break would tear a fixed row apart.
@@ -184,7 +223,9 @@ fn or_na(text: Option<&str>) -> Cell {
 }
 
 fn optional<T: ToString>(value: Option<T>) -> Cell {
-    value.map_or_else(String::new, |value| value.to_string()).into()
+    value
+        .map_or_else(String::new, |value| value.to_string())
+        .into()
 }
 
 fn version(row: &ProcRow, _: u64) -> Cell {
@@ -225,7 +266,13 @@ fn memory(row: &ProcRow, _: u64) -> Cell {
 }
 
 fn user(row: &ProcRow, _: u64) -> Cell {
-    Cell::styled(&row.username.as_deref().unwrap_or_default().replace('\n', " "), &[Style::Bold])
+    Cell::styled(
+        &row.username
+            .as_deref()
+            .unwrap_or_default()
+            .replace('\n', " "),
+        &[Style::Bold],
+    )
 }
 
 fn watching(row: &ProcRow, _: u64) -> Cell {

@@ -15,7 +15,13 @@ pub fn uptime(ms: u64) -> String {
     let minutes = seconds / 60;
     let hours = minutes / 60;
     let days = hours / 24;
-    let larger = [(days / 365, "Y"), (days / 30, "M"), (days, "D"), (hours, "h"), (minutes, "m")];
+    let larger = [
+        (days / 365, "Y"),
+        (days / 30, "M"),
+        (days, "D"),
+        (hours, "h"),
+        (minutes, "m"),
+    ];
     match larger.iter().find(|(count, _)| *count > 1) {
         Some((count, unit)) => format!("{count}{unit}"),
         None => format!("{seconds}s"),
@@ -95,7 +101,10 @@ mod tests {
 
     #[test]
     fn dates_are_in_utc_with_milliseconds() {
-        assert_eq!(iso(1_795_419_954_844).as_deref(), Some("2026-11-23T07:45:54.844Z"));
+        assert_eq!(
+            iso(1_795_419_954_844).as_deref(),
+            Some("2026-11-23T07:45:54.844Z")
+        );
         assert_eq!(iso(0).as_deref(), Some("1970-01-01T00:00:00.000Z"));
         assert_eq!(iso(i64::MAX), None);
     }

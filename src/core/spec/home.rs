@@ -28,7 +28,9 @@ impl Home {
             .map(PathBuf::from)
             .or_else(|| set("HOME").map(|home| Path::new(&home).join(".pm2")))
             .unwrap_or_else(|| PathBuf::from("/etc/.pm2"));
-        let path = |variable: &str, name: &str| set(variable).map_or_else(|| root.join(name), PathBuf::from);
+        let path = |variable: &str, name: &str| {
+            set(variable).map_or_else(|| root.join(name), PathBuf::from)
+        };
         Self {
             rpc: path("PM2_DAEMON_RPC_PORT", "rpc.sock"),
             events: path("PM2_DAEMON_PUB_PORT", "pub.sock"),
@@ -116,7 +118,11 @@ mod tests {
     use super::*;
 
     fn home(env: &[(&str, &str)]) -> Home {
-        Home::from_env(&|name| env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+        Home::from_env(&|name| {
+            env.iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[test]
@@ -133,8 +139,15 @@ mod tests {
 
     #[test]
     fn a_path_can_be_moved_by_its_own_variable() {
-        let home = home(&[("PM2_HOME", "/b"), ("PM2_DAEMON_RPC_PORT", "/run/r.sock"), ("PM2_DEFAULT_LOG_PATH", "/var/log/apps")]);
-        assert_eq!((home.rpc_socket(), home.logs()), ("/run/r.sock".into(), "/var/log/apps".into()));
+        let home = home(&[
+            ("PM2_HOME", "/b"),
+            ("PM2_DAEMON_RPC_PORT", "/run/r.sock"),
+            ("PM2_DEFAULT_LOG_PATH", "/var/log/apps"),
+        ]);
+        assert_eq!(
+            (home.rpc_socket(), home.logs()),
+            ("/run/r.sock".into(), "/var/log/apps".into())
+        );
         assert_eq!(home.pub_socket(), Path::new("/b/pub.sock"));
     }
 }

@@ -157,83 +157,375 @@ fn number_with_unit(text: &str, units: &[char]) -> bool {
 }
 
 const fn plain(name: &'static str, kinds: &'static [Kind], doc: &'static str) -> Key {
-    Key { name, kinds, aliases: &[], min: None, pattern: None, default: "", doc }
+    Key {
+        name,
+        kinds,
+        aliases: &[],
+        min: None,
+        pattern: None,
+        default: "",
+        doc,
+    }
 }
 
-const fn with_default(name: &'static str, kinds: &'static [Kind], default: &'static str, doc: &'static str) -> Key {
-    Key { default, ..plain(name, kinds, doc) }
+const fn with_default(
+    name: &'static str,
+    kinds: &'static [Kind],
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        default,
+        ..plain(name, kinds, doc)
+    }
 }
 
-const fn aliased(name: &'static str, kinds: &'static [Kind], aliases: &'static [&'static str], doc: &'static str) -> Key {
-    Key { aliases, ..plain(name, kinds, doc) }
+const fn aliased(
+    name: &'static str,
+    kinds: &'static [Kind],
+    aliases: &'static [&'static str],
+    doc: &'static str,
+) -> Key {
+    Key {
+        aliases,
+        ..plain(name, kinds, doc)
+    }
 }
 
 /// Every named key; `env_<name>` blocks come on top. In the order in which PM2 stores and reports them.
 pub const KEYS: [Key; 64] = [
-    aliased("script", TEXT, &["exec", "cmd", "command"], "The program to run: a path, a name in PATH, or a command line with spaces, which bash runs. Required."),
-    plain("name", TEXT, "The app's name. Default: the script's file name without its last extension."),
-    plain("name_prefix", TEXT, "Kept with the app, and of no effect on its name when started from a file (pm2 7.0.4)."),
-    plain("filter_env", &[Kind::Flag, Kind::List, Kind::Text], "Variables of the shell not to inherit: text names one; a list drops every name that contains one of its entries; true keeps only the basic ones (PATH, HOME and the like)."),
-    with_default("namespace", TEXT, "\"default\"", "A group of apps that commands can name."),
-    plain("install_url", TEXT, "For modules: where it was installed from."),
-    plain("cwd", TEXT, "The folder it runs in, and from which relative paths count. Also sets PWD."),
-    plain("args", ARGS, "Arguments of the script: a list, or text that is split at spaces outside quotes."),
-    aliased("exec_interpreter", TEXT, &["interpreter"], "The program that runs the script, or \"none\". Default: by the script's extension, else its shebang."),
-    Key { default: "[]", ..aliased("node_args", ARGS, &["interpreter_args", "interpreterArgs"], "Arguments of the interpreter.") },
-    aliased("out_file", TEXT, &["out", "output", "out_log"], "Where stdout is written; /dev/null for nowhere. Default: <name>-out.log in the log folder."),
-    aliased("error_file", TEXT, &["error", "err", "err_file", "err_log"], "Where stderr is written; /dev/null for nowhere. Default: <name>-error.log in the log folder."),
-    aliased("log_file", &[Kind::Flag, Kind::Text], &["log"], "A third file with both; true for <name>.log in the log folder."),
-    plain("disable_logs", FLAG, "Write no logs and send none to followers."),
-    plain("log_type", TEXT, "\"json\" for one JSON object a line; otherwise lines are written as they are."),
-    plain("log_date_format", TEXT, "A date put before every line, in the letters of moment.js: YYYY-MM-DD HH:mm:ss."),
-    plain("time", FLAG, "The same as log_date_format \"YYYY-MM-DDTHH:mm:ss\"."),
-    Key { default: "{}", ..plain("env", &[Kind::Object, Kind::Text], "Variables of its environment, over the shell's.") },
-    Key { pattern: Some(SIZE), ..plain("max_memory_restart", &[Kind::Text, Kind::Number], "Restart it when it holds more memory: bytes, or text with K, M or G (1024-based). 0: no limit.") },
-    plain("restart_delay", NUMBER, "How long to wait before an automatic restart, in ms."),
-    plain("exp_backoff_restart_delay", NUMBER, "The first wait before an automatic restart, in ms; then half as much again each time, up to 15000. 0: off."),
-    plain("source_map_support", FLAG, "Of no effect: Node's own source maps serve."),
-    plain("disable_source_map_support", FLAG, "Of no effect: Node's own source maps serve."),
-    plain("wait_ready", FLAG, "Online only once it says \"ready\" on its IPC channel, or listen_timeout has passed."),
-    Key { default: "1", ..plain("instances", NUMBER, "How many processes: a number, \"max\" or 0 for one per CPU, negative for so many fewer than that. A Node script then runs in cluster mode.") },
-    plain("kill_timeout", NUMBER, "How long a stopping app may take before SIGKILL, in ms. Default 1600."),
-    plain("shutdown_with_message", FLAG, "Stop it by the IPC message \"shutdown\" instead of a signal."),
-    plain("listen_timeout", NUMBER, "How long to wait for it to listen or to be ready, in ms. Default 3000."),
-    aliased("cron_restart", &[Kind::Text, Kind::Number], &["cron"], "Restart it at these times: five cron fields, or six with seconds first. 0: never."),
-    aliased("merge_logs", FLAG, &["combine_logs"], "All instances write to one file. Default: true unless in cluster mode or with instances."),
-    with_default("vizion", FLAG, "true", "Look up git metadata, where enabled."),
-    with_default("autostart", FLAG, "true", "Start it when it is added; false only registers it."),
+    aliased(
+        "script",
+        TEXT,
+        &["exec", "cmd", "command"],
+        "The program to run: a path, a name in PATH, or a command line with spaces, which bash runs. Required.",
+    ),
+    plain(
+        "name",
+        TEXT,
+        "The app's name. Default: the script's file name without its last extension.",
+    ),
+    plain(
+        "name_prefix",
+        TEXT,
+        "Kept with the app, and of no effect on its name when started from a file (pm2 7.0.4).",
+    ),
+    plain(
+        "filter_env",
+        &[Kind::Flag, Kind::List, Kind::Text],
+        "Variables of the shell not to inherit: text names one; a list drops every name that contains one of its entries; true keeps only the basic ones (PATH, HOME and the like).",
+    ),
+    with_default(
+        "namespace",
+        TEXT,
+        "\"default\"",
+        "A group of apps that commands can name.",
+    ),
+    plain(
+        "install_url",
+        TEXT,
+        "For modules: where it was installed from.",
+    ),
+    plain(
+        "cwd",
+        TEXT,
+        "The folder it runs in, and from which relative paths count. Also sets PWD.",
+    ),
+    plain(
+        "args",
+        ARGS,
+        "Arguments of the script: a list, or text that is split at spaces outside quotes.",
+    ),
+    aliased(
+        "exec_interpreter",
+        TEXT,
+        &["interpreter"],
+        "The program that runs the script, or \"none\". Default: by the script's extension, else its shebang.",
+    ),
+    Key {
+        default: "[]",
+        ..aliased(
+            "node_args",
+            ARGS,
+            &["interpreter_args", "interpreterArgs"],
+            "Arguments of the interpreter.",
+        )
+    },
+    aliased(
+        "out_file",
+        TEXT,
+        &["out", "output", "out_log"],
+        "Where stdout is written; /dev/null for nowhere. Default: <name>-out.log in the log folder.",
+    ),
+    aliased(
+        "error_file",
+        TEXT,
+        &["error", "err", "err_file", "err_log"],
+        "Where stderr is written; /dev/null for nowhere. Default: <name>-error.log in the log folder.",
+    ),
+    aliased(
+        "log_file",
+        &[Kind::Flag, Kind::Text],
+        &["log"],
+        "A third file with both; true for <name>.log in the log folder.",
+    ),
+    plain(
+        "disable_logs",
+        FLAG,
+        "Write no logs and send none to followers.",
+    ),
+    plain(
+        "log_type",
+        TEXT,
+        "\"json\" for one JSON object a line; otherwise lines are written as they are.",
+    ),
+    plain(
+        "log_date_format",
+        TEXT,
+        "A date put before every line, in the letters of moment.js: YYYY-MM-DD HH:mm:ss.",
+    ),
+    plain(
+        "time",
+        FLAG,
+        "The same as log_date_format \"YYYY-MM-DDTHH:mm:ss\".",
+    ),
+    Key {
+        default: "{}",
+        ..plain(
+            "env",
+            &[Kind::Object, Kind::Text],
+            "Variables of its environment, over the shell's.",
+        )
+    },
+    Key {
+        pattern: Some(SIZE),
+        ..plain(
+            "max_memory_restart",
+            &[Kind::Text, Kind::Number],
+            "Restart it when it holds more memory: bytes, or text with K, M or G (1024-based). 0: no limit.",
+        )
+    },
+    plain(
+        "restart_delay",
+        NUMBER,
+        "How long to wait before an automatic restart, in ms.",
+    ),
+    plain(
+        "exp_backoff_restart_delay",
+        NUMBER,
+        "The first wait before an automatic restart, in ms; then half as much again each time, up to 15000. 0: off.",
+    ),
+    plain(
+        "source_map_support",
+        FLAG,
+        "Of no effect: Node's own source maps serve.",
+    ),
+    plain(
+        "disable_source_map_support",
+        FLAG,
+        "Of no effect: Node's own source maps serve.",
+    ),
+    plain(
+        "wait_ready",
+        FLAG,
+        "Online only once it says \"ready\" on its IPC channel, or listen_timeout has passed.",
+    ),
+    Key {
+        default: "1",
+        ..plain(
+            "instances",
+            NUMBER,
+            "How many processes: a number, \"max\" or 0 for one per CPU, negative for so many fewer than that. A Node script then runs in cluster mode.",
+        )
+    },
+    plain(
+        "kill_timeout",
+        NUMBER,
+        "How long a stopping app may take before SIGKILL, in ms. Default 1600.",
+    ),
+    plain(
+        "shutdown_with_message",
+        FLAG,
+        "Stop it by the IPC message \"shutdown\" instead of a signal.",
+    ),
+    plain(
+        "listen_timeout",
+        NUMBER,
+        "How long to wait for it to listen or to be ready, in ms. Default 3000.",
+    ),
+    aliased(
+        "cron_restart",
+        &[Kind::Text, Kind::Number],
+        &["cron"],
+        "Restart it at these times: five cron fields, or six with seconds first. 0: never.",
+    ),
+    aliased(
+        "merge_logs",
+        FLAG,
+        &["combine_logs"],
+        "All instances write to one file. Default: true unless in cluster mode or with instances.",
+    ),
+    with_default(
+        "vizion",
+        FLAG,
+        "true",
+        "Look up git metadata, where enabled.",
+    ),
+    with_default(
+        "autostart",
+        FLAG,
+        "true",
+        "Start it when it is added; false only registers it.",
+    ),
     with_default("autorestart", FLAG, "true", "Start it again when it ends."),
-    plain("stop_exit_codes", &[Kind::List, Kind::Number], "Exit codes after which it is not started again."),
-    plain("watch_delay", NUMBER, "How long to wait after a change before the restart, in ms."),
-    plain("watch", &[Kind::Flag, Kind::List, Kind::Text], "Restart it when files change: true for cwd, or a path, or a list of paths."),
-    plain("ignore_watch", ARGS, "Paths, globs or patterns that watch leaves out. Default: dotfiles and node_modules."),
-    plain("watch_options", OBJECT, "More options for watching, in chokidar's words."),
-    Key { pattern: Some(TIME), min: Some(100), ..plain("min_uptime", &[Kind::Number, Kind::Text], "An end sooner than this is a crash: ms, or text with s, m or h. At least 100. Default 1000.") },
-    Key { min: Some(0), ..plain("max_restarts", NUMBER, "After so many crashes in a row it is given up (errored). Default 16.") },
-    Key { pattern: Some(MODE), default: "\"fork\"", ..plain("exec_mode", TEXT, "\"fork\", or \"cluster\" for Node scripts that share ports.") },
+    plain(
+        "stop_exit_codes",
+        &[Kind::List, Kind::Number],
+        "Exit codes after which it is not started again.",
+    ),
+    plain(
+        "watch_delay",
+        NUMBER,
+        "How long to wait after a change before the restart, in ms.",
+    ),
+    plain(
+        "watch",
+        &[Kind::Flag, Kind::List, Kind::Text],
+        "Restart it when files change: true for cwd, or a path, or a list of paths.",
+    ),
+    plain(
+        "ignore_watch",
+        ARGS,
+        "Paths, globs or patterns that watch leaves out. Default: dotfiles and node_modules.",
+    ),
+    plain(
+        "watch_options",
+        OBJECT,
+        "More options for watching, in chokidar's words.",
+    ),
+    Key {
+        pattern: Some(TIME),
+        min: Some(100),
+        ..plain(
+            "min_uptime",
+            &[Kind::Number, Kind::Text],
+            "An end sooner than this is a crash: ms, or text with s, m or h. At least 100. Default 1000.",
+        )
+    },
+    Key {
+        min: Some(0),
+        ..plain(
+            "max_restarts",
+            NUMBER,
+            "After so many crashes in a row it is given up (errored). Default 16.",
+        )
+    },
+    Key {
+        pattern: Some(MODE),
+        default: "\"fork\"",
+        ..plain(
+            "exec_mode",
+            TEXT,
+            "\"fork\", or \"cluster\" for Node scripts that share ports.",
+        )
+    },
     plain("execute_command", FLAG, "Forces fork mode."),
-    plain("force", FLAG, "Start it even if the same script runs under the same name."),
-    plain("append_env_to_name", FLAG, "With --env E, the name becomes <name>-<E>."),
-    plain("post_update", &[Kind::List], "Commands to run after pulling from git."),
-    plain("trace", FLAG, "Of no effect: tracing belongs to PM2's own service."),
+    plain(
+        "force",
+        FLAG,
+        "Start it even if the same script runs under the same name.",
+    ),
+    plain(
+        "append_env_to_name",
+        FLAG,
+        "With --env E, the name becomes <name>-<E>.",
+    ),
+    plain(
+        "post_update",
+        &[Kind::List],
+        "Commands to run after pulling from git.",
+    ),
+    plain(
+        "trace",
+        FLAG,
+        "Of no effect: tracing belongs to PM2's own service.",
+    ),
     plain("disable_trace", FLAG, "Sets trace to false."),
     plain("v8", FLAG, "Of no effect: a metric of PM2's own service."),
-    plain("event_loop_inspector", FLAG, "Of no effect: a metric of PM2's own service."),
-    plain("deep_monitoring", FLAG, "Of no effect: a metric of PM2's own service."),
-    plain("increment_var", TEXT, "A variable that is one higher in each instance."),
-    with_default("instance_var", TEXT, "\"NODE_APP_INSTANCE\"", "The variable that tells an instance its index."),
-    with_default("pmx", &[Kind::Flag, Kind::Text], "true", "false: no agent is put into Node apps. Fornax puts none in either way."),
+    plain(
+        "event_loop_inspector",
+        FLAG,
+        "Of no effect: a metric of PM2's own service.",
+    ),
+    plain(
+        "deep_monitoring",
+        FLAG,
+        "Of no effect: a metric of PM2's own service.",
+    ),
+    plain(
+        "increment_var",
+        TEXT,
+        "A variable that is one higher in each instance.",
+    ),
+    with_default(
+        "instance_var",
+        TEXT,
+        "\"NODE_APP_INSTANCE\"",
+        "The variable that tells an instance its index.",
+    ),
+    with_default(
+        "pmx",
+        &[Kind::Flag, Kind::Text],
+        "true",
+        "false: no agent is put into Node apps. Fornax puts none in either way.",
+    ),
     with_default("automation", FLAG, "true", "false also sets pmx to false."),
-    with_default("treekill", FLAG, "true", "Stop its child processes with it."),
+    with_default(
+        "treekill",
+        FLAG,
+        "true",
+        "Stop its child processes with it.",
+    ),
     plain("port", NUMBER, "Sets PORT in its environment."),
-    plain("username", TEXT, "Overwritten with the name of the user who starts it."),
-    aliased("uid", ID, &["user"], "The user it runs as, by name or number. Needs root. Also sets HOME."),
-    plain("gid", ID, "The group it runs as, by name or number. Default: the user's own."),
+    plain(
+        "username",
+        TEXT,
+        "Overwritten with the name of the user who starts it.",
+    ),
+    aliased(
+        "uid",
+        ID,
+        &["user"],
+        "The user it runs as, by name or number. Needs root. Also sets HOME.",
+    ),
+    plain(
+        "gid",
+        ID,
+        "The group it runs as, by name or number. Default: the user's own.",
+    ),
     with_default("windowsHide", FLAG, "true", "Of no effect on Linux."),
-    with_default("kill_retry_time", NUMBER, "100", "While it is stopping, how often to look whether it has ended, in ms."),
-    plain("write", FLAG, "Kept with the app; the command line's -w writes <name>-pm2.json."),
-    plain("io", OBJECT, "Options for the @pm2/io library; handed over as JSON in the variable io."),
-    aliased("pid_file", TEXT, &["pid"], "Where the process id is written. Default: <name>-<pm_id>.pid in the pid folder."),
+    with_default(
+        "kill_retry_time",
+        NUMBER,
+        "100",
+        "While it is stopping, how often to look whether it has ended, in ms.",
+    ),
+    plain(
+        "write",
+        FLAG,
+        "Kept with the app; the command line's -w writes <name>-pm2.json.",
+    ),
+    plain(
+        "io",
+        OBJECT,
+        "Options for the @pm2/io library; handed over as JSON in the variable io.",
+    ),
+    aliased(
+        "pid_file",
+        TEXT,
+        &["pid"],
+        "Where the process id is written. Default: <name>-<pm_id>.pid in the pid folder.",
+    ),
 ];
 
 #[cfg(test)]
@@ -245,15 +537,24 @@ mod tests {
     fn no_name_or_alias_is_taken_twice() {
         let mut seen = BTreeSet::new();
         for key in &KEYS {
-            for name in std::iter::once(key.name.to_string()).chain(key.aliases.iter().map(ToString::to_string)).chain(key.camel()) {
-                assert!(seen.insert(name.clone()) || key.aliases.contains(&name.as_str()), "{name} is taken twice");
+            for name in std::iter::once(key.name.to_string())
+                .chain(key.aliases.iter().map(ToString::to_string))
+                .chain(key.camel())
+            {
+                assert!(
+                    seen.insert(name.clone()) || key.aliases.contains(&name.as_str()),
+                    "{name} is taken twice"
+                );
             }
         }
     }
 
     #[test]
     fn camel_case_is_made_of_snake_case() {
-        assert_eq!(key("max_memory_restart").and_then(Key::camel).as_deref(), Some("maxMemoryRestart"));
+        assert_eq!(
+            key("max_memory_restart").and_then(Key::camel).as_deref(),
+            Some("maxMemoryRestart")
+        );
         assert_eq!(key("watch").and_then(Key::camel), None);
     }
 
