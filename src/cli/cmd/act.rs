@@ -1,0 +1,207 @@
+//! `stop`, `restart`, `reload`, `delete`: one action on everything that is meant (pm2 7.0.4, spec 6.1, 6.2).
+
+use super::list;
+use super::start;
+use crate::cli::options;
+use crate::cli::render::{ProcRow, message};
+use crate::cli::session::{Session, Told};
+use crate::cli::start_context;
+use crate::config;
+use crate::core::ids::PmId;
+use crate::core::select::{Candidate, Target};
+use crate::core::spec::context::Origin;
+use crate::core::spec::raw;
+use crate::pm2::client::ClientError;
+use anyhow::bail;
+use clap::ArgMatches;
+use serde_json::{Map, Value, json};
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// End it.
+    Stop,
+    /// End it if it runs, and start it.
+    Restart,
+    /// The same, without a gap where the app can.
+    Reload,
+    /// End it and forget it.
+    Delete,
+}
+
+impl Action {
+    /// The RPC method.
+    pub fn method(self) -> &'static str {
+        match self {
+            Action::Stop => "stopProcessId",
+            Action::Restart => "restartProcessId",
+            Action::Reload => "reloadProcessId",
+            Action::Delete => "deleteProcessId",
+        }
+    }
+
+    /// The word in `process:event`.
+    fn event(self) -> &'static str {
+        match self {
+            Action::Stop => "stop",
+            Action::Restart => "restart",
+            Action::Reload => "reload",
+            Action::Delete => "delete",
+        }
+    }
+}
+
+/// Runs the command on its targets, one after the other; the first that fails ends it.
+pub fn run(session: &mut Session, matches: &ArgMatches, action: Action, rest: &[String]) -> anyhow::Result<()> {
+    let targets: Vec<String> = matches.get_many::<String>("targets").into_iter().flatten().cloned().collect();
+    if options::value(matches, "env").is_some() && !targets.iter().any(|target| config::is_config_file(target)) {
+        session.output.error("Using --env [env] without passing the ecosystem.config.js does not work");
+        bail!(Told);
+    }
+    for target in &targets {
+        if target == "-" || config::is_config_file(target) {
+            config_file(session, matches, action, target)?;
+        } else {
+            one(session, matches, action, target, rest)?;
+        }
+    }
+    list::after_action(session, matches)
+}
+
+/// The apps that a file names.
+fn config_file(session: &mut Session, matches: &ArgMatches, action: Action, target: &str) -> anyhow::Result<()> {
+    if matches!(action, Action::Restart | Action::Reload) {
+        return start::config_file(session, matches, target, action);
+    }
+    let ecosystem = start::load(session, target)?;
+    let only = start::only(matches);
+    for app in &ecosystem.apps {
+        let Ok(keys) = raw::canonical(&app.raw) else { continue };
+        let context = start_context::gather(session, matches, Origin::Config, &[])?;
+        let conf = crate::core::spec::normalise::app(&app.raw, &context, &config::SystemHost);
+        let name = conf.map_or_else(|_| keys.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(), |conf| conf.name().to_owned());
+        if start::is_meant(&only, &name) {
+            let rows = session.rows()?;
+            let ids: Vec<PmId> = rows.iter().filter(|row| row.name == name).map(|row| PmId(row.pm_id)).collect();
+            if ids.is_empty() {
+                session.output.error(&format!("Process or Namespace {name} not found"));
+                bail!(Told);
+            }
+            apply(session, action, &name, &ids, &rows, &Value::Null)?;
+        }
+    }
+    Ok(())
+}
+
+/// One word: `all`, a pattern, a name, a namespace or an id.
+pub fn one(session: &mut Session, matches: &ArgMatches, action: Action, word: &str, rest: &[String]) -> anyhow::Result<()> {
+    let rows = session.rows()?;
+    let target = parse(session, word)?;
+    let ids = select(&target, &rows);
+    if matches!(action, Action::Restart | Action::Reload) && !options::flag(matches, "update-env") {
+        session.output.line("Use --update-env to update environment variables");
+    }
+    if ids.is_empty() {
+        match &target {
+            Target::All | Target::Pattern(_) => session.output.warn_aloud("No process found"),
+            Target::Word(word) => match target.id_meant() {
+                // The daemon has the words for an unknown id, which differ by method.
+                Some(id) => return apply(session, action, word, &[id], &rows, &json!({})),
+                None => session.output.error(&format!("Process or Namespace {word} not found")),
+            },
+        }
+        bail!(Told);
+    }
+    let env = restart_env(session, matches, action, rest)?;
+    apply(session, action, word, &ids, &rows, &env)
+}
+
+/// What a restart by name carries: the keys given as options, and with `--update-env` the shell's environment.
+fn restart_env(session: &Session, matches: &ArgMatches, action: Action, rest: &[String]) -> anyhow::Result<Value> {
+    if !matches!(action, Action::Restart | Action::Reload) {
+        return Ok(Value::Null);
+    }
+    let mut env = if options::flag(matches, "update-env") { start_context::client_env() } else { Map::new() };
+    let mut given = options::app_keys(matches);
+    if !rest.is_empty() {
+        given.insert("args".to_owned(), Value::from(rest.to_vec()));
+    }
+    if given.is_empty() {
+        return Ok(Value::Object(env));
+    }
+    match raw::canonical(&given) {
+        Ok(mut keys) => {
+            if keys.get("cron_restart").is_some_and(|pattern| pattern == "0" || *pattern == json!(0)) {
+                session.output.done("disabling cron restart");
+            }
+            if let Some(interpreter) = keys.remove("interpreter") {
+                keys.insert("exec_interpreter".to_owned(), interpreter);
+            }
+            env.insert("current_conf".to_owned(), Value::Object(keys));
+            Ok(Value::Object(env))
+        }
+        Err(issues) => {
+            for issue in issues {
+                session.output.error(&start::words(&issue));
+            }
+            bail!(Told)
+        }
+    }
+}
+
+/// Carries the action out on all ids, and tells each as PM2 does.
+pub fn apply(session: &mut Session, action: Action, word: &str, ids: &[PmId], rows: &[ProcRow], env: &Value) -> anyhow::Result<()> {
+    let output = session.output;
+    let numbers: Vec<u32> = ids.iter().map(|id| id.0).collect();
+    output.line(&message::applying(action.method(), word, &numbers, output.colour));
+    let argument = |id: &PmId| match action {
+        Action::Restart | Action::Reload => json!({"id": id, "env": env}),
+        Action::Stop | Action::Delete => json!(id),
+    };
+    let calls: Vec<(&str, Vec<Value>)> = ids.iter().map(|id| (action.method(), vec![argument(id)])).collect();
+    let client = session.daemon(false)?;
+    for answer in client.call_all(&calls)?.into_iter().zip(ids) {
+        let (answer, id) = answer;
+        match answer {
+            Ok(_) => {
+                let name = rows.iter().find(|row| row.pm_id == id.0).map_or(word, |row| row.name.as_str());
+                output.line(&message::ticked(name, id.0, output.colour));
+            }
+            Err(ClientError::Refused(words)) => {
+                output.error(&words);
+                bail!(Told);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let notices: Vec<(&str, Vec<Value>)> = ids
+        .iter()
+        .map(|id| ("notifyByProcessId", vec![json!({"id": id, "action_name": action.event(), "manually": true})]))
+        .collect();
+    // Told to whoever listens; that a deleted one is not known any more is as it should be.
+    drop(client.call_all(&notices)?);
+    Ok(())
+}
+
+/// Parses a target, or tells why it can't be.
+pub fn parse(session: &Session, word: &str) -> anyhow::Result<Target> {
+    Target::parse(word).map_err(|error| {
+        session.output.error(&error.to_string());
+        Told.into()
+    })
+}
+
+/// The instances meant.
+pub fn select(target: &Target, rows: &[ProcRow]) -> Vec<PmId> {
+    let candidates: Vec<Candidate<'_>> = rows
+        .iter()
+        .map(|row| Candidate {
+            id: PmId(row.pm_id),
+            name: &row.name,
+            namespace: row.namespace.as_deref().unwrap_or("default"),
+            script: row.exec_path.as_deref().unwrap_or_default(),
+            module: row.pmx_module,
+        })
+        .collect();
+    target.select(&candidates)
+}

@@ -1,0 +1,13 @@
+//! PM2's commands, one a file, and the table that lists them.
+
+pub mod act;
+pub mod daemon;
+pub mod dump;
+pub mod list;
+pub mod logs;
+pub mod scale;
+pub mod show;
+pub mod signal;
+pub mod start;
+pub mod store;
+pub mod table;
