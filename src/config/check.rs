@@ -45,7 +45,12 @@ pub fn check(path: &Path, options: &CheckOptions) -> CheckReport {
     let file = path.display().to_string();
     match load(path) {
         Ok(ecosystem) => checked(file, &ecosystem, options),
-        Err(error) => CheckReport { file, ok: false, apps: Vec::new(), problems: vec![error.into_problem()] },
+        Err(error) => CheckReport {
+            file,
+            ok: false,
+            apps: Vec::new(),
+            problems: vec![error.into_problem()],
+        },
     }
 }
 
@@ -62,12 +67,20 @@ fn checked(file: String, ecosystem: &Ecosystem, options: &CheckOptions) -> Check
                 if !options.whole_env {
                     own_env_only(&mut conf, &context);
                 }
-                apps.push(CheckedApp { name: conf.name().to_string(), conf });
+                apps.push(CheckedApp {
+                    name: conf.name().to_string(),
+                    conf,
+                });
             }
             Err(issues) => problems.extend(issues.iter().map(|issue| ecosystem.locate(app, issue))),
         }
     }
-    CheckReport { file, ok: problems.is_empty(), apps, problems }
+    CheckReport {
+        file,
+        ok: problems.is_empty(),
+        apps,
+        problems,
+    }
 }
 
 /// Leaves out what the shell gives, which is long and may hold secrets.
@@ -82,15 +95,28 @@ impl fmt::Display for CheckReport {
         for app in &self.apps {
             let conf = &app.conf;
             let mode = conf.text("exec_mode").trim_end_matches("_mode");
-            let instances = conf.0.get("instances").map_or_else(|| "1".to_string(), Value::to_string);
-            writeln!(f, "{}: {} {} ({mode}, instances {instances})", app.name, conf.text("exec_interpreter"), conf.text("pm_exec_path"))?;
+            let instances = conf
+                .0
+                .get("instances")
+                .map_or_else(|| "1".to_string(), Value::to_string);
+            writeln!(
+                f,
+                "{}: {} {} ({mode}, instances {instances})",
+                app.name,
+                conf.text("exec_interpreter"),
+                conf.text("pm_exec_path")
+            )?;
         }
         for problem in &self.problems {
             writeln!(f, "{problem}")?;
         }
         match (self.apps.len(), self.problems.len()) {
             (apps, 0) => write!(f, "{}: {apps} app(s), no problem", self.file),
-            (apps, problems) => write!(f, "{}: {apps} app(s) in order, {problems} problem(s)", self.file),
+            (apps, problems) => write!(
+                f,
+                "{}: {apps} app(s) in order, {problems} problem(s)",
+                self.file
+            ),
         }
     }
 }

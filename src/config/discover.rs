@@ -3,7 +3,14 @@
 use std::path::{Path, PathBuf};
 
 /// PM2 looks for these anywhere in the name, so `.json5` and `my.json.bak` count as well (pm2 7.0.4).
-const MARKS: [&str; 6] = [".json", ".yml", ".yaml", ".config.js", ".config.cjs", ".config.mjs"];
+const MARKS: [&str; 6] = [
+    ".json",
+    ".yml",
+    ".yaml",
+    ".config.js",
+    ".config.cjs",
+    ".config.mjs",
+];
 
 /// The names looked for when none is given, in order. PM2 knows the first only.
 const DEFAULTS: [&str; 8] = [
@@ -24,7 +31,10 @@ pub fn is_config_file(name: &str) -> bool {
 
 /// The ecosystem file in `dir` that is meant when none is named.
 pub fn discover(dir: &Path) -> Option<PathBuf> {
-    DEFAULTS.iter().map(|name| dir.join(name)).find(|path| path.is_file())
+    DEFAULTS
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|path| path.is_file())
 }
 
 #[cfg(test)]

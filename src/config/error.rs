@@ -79,25 +79,39 @@ pub enum ConfigError {
     },
     /// Its text or its shape is wrong.
     #[error("{0}")]
-    Malformed(Problem),
+    Malformed(Box<Problem>),
 }
 
 impl ConfigError {
     /// The same as a [`Problem`], for reports that list several.
     pub fn into_problem(self) -> Problem {
         let (path, what, mend) = match &self {
-            ConfigError::Malformed(problem) => return problem.clone(),
-            ConfigError::NotFound(path) => (path, "file not found".to_string(), "check the path, or name an ecosystem file"),
-            ConfigError::Unreadable { path, source } => (path, format!("cannot be read: {source}"), "check its permissions"),
-            ConfigError::TooLarge { path, bytes, max } => {
-                (path, format!("holds {bytes} bytes, more than {max}"), "name the right file, or split it")
-            }
-            ConfigError::NodeMissing(path) => {
-                (path, "is JavaScript, and there is no `node` in PATH".to_string(), "install Node.js, or write it as ecosystem.json")
-            }
-            ConfigError::Node { path, source } => {
-                (path, format!("could not be evaluated by node: {source}"), "see that it ends by itself and exports its apps")
-            }
+            ConfigError::Malformed(problem) => return Problem::clone(problem),
+            ConfigError::NotFound(path) => (
+                path,
+                "file not found".to_string(),
+                "check the path, or name an ecosystem file",
+            ),
+            ConfigError::Unreadable { path, source } => (
+                path,
+                format!("cannot be read: {source}"),
+                "check its permissions",
+            ),
+            ConfigError::TooLarge { path, bytes, max } => (
+                path,
+                format!("holds {bytes} bytes, more than {max}"),
+                "name the right file, or split it",
+            ),
+            ConfigError::NodeMissing(path) => (
+                path,
+                "is JavaScript, and there is no `node` in PATH".to_string(),
+                "install Node.js, or write it as ecosystem.json",
+            ),
+            ConfigError::Node { path, source } => (
+                path,
+                format!("could not be evaluated by node: {source}"),
+                "see that it ends by itself and exports its apps",
+            ),
         };
         Problem {
             file: path.display().to_string(),

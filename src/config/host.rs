@@ -1,7 +1,6 @@
 //! What the core asks of the machine, answered by the machine.
 
 use crate::core::spec::context::{Host, User};
-use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -22,12 +21,15 @@ impl Host for SystemHost {
     }
 
     fn is_executable(&self, path: &str) -> bool {
-        Path::new(path).metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        Path::new(path)
+            .metadata()
+            .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
     }
 
     fn which(&self, program: &str, path_env: &str) -> Option<String> {
         if program.contains('/') {
-            return (program.starts_with('/') && self.is_executable(program)).then(|| program.to_string());
+            return (program.starts_with('/') && self.is_executable(program))
+                .then(|| program.to_string());
         }
         path_env
             .split(':')
@@ -52,10 +54,14 @@ impl Host for SystemHost {
         use nix::unistd::{Uid, User as Entry};
         let entry = match name_or_id.parse() {
             Ok(uid) => Entry::from_uid(Uid::from_raw(uid)),
-            Err(_) => CString::new(name_or_id).ok().and_then(|_| Entry::from_name(name_or_id).transpose()).transpose(),
+            Err(_) => Entry::from_name(name_or_id),
         };
         let entry = entry.ok().flatten()?;
-        Some(User { uid: entry.uid.as_raw(), gid: entry.gid.as_raw(), home: entry.dir.display().to_string() })
+        Some(User {
+            uid: entry.uid.as_raw(),
+            gid: entry.gid.as_raw(),
+            home: entry.dir.display().to_string(),
+        })
     }
 
     fn group(&self, name_or_id: &str) -> Option<u32> {
@@ -63,8 +69,10 @@ impl Host for SystemHost {
         if let Ok(gid) = name_or_id.parse() {
             return Some(gid);
         }
-        CString::new(name_or_id).ok()?;
-        Group::from_name(name_or_id).ok().flatten().map(|group| group.gid.as_raw())
+        Group::from_name(name_or_id)
+            .ok()
+            .flatten()
+            .map(|group| group.gid.as_raw())
     }
 
     fn is_root(&self) -> bool {
@@ -76,7 +84,12 @@ impl Host for SystemHost {
     }
 
     fn node_version(&self, node: &str) -> Option<(u32, u32)> {
-        let output = Command::new(node).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        let output = Command::new(node)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         let mut parts = text.trim().strip_prefix('v')?.split('.');
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))

@@ -56,15 +56,24 @@ config.then((config) => answer({ config })).catch(fail);
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Failed { error: String, line: Option<u32>, column: Option<u32> },
-    Done { config: Value },
+    Failed {
+        error: String,
+        line: Option<u32>,
+        column: Option<u32>,
+    },
+    Done {
+        config: Value,
+    },
     Nothing {},
 }
 
 /// Evaluates `path` and returns what it exports. Takes at most 30 s and `max` bytes. What the config prints goes to our
 /// stderr. Blocks.
 pub fn evaluate(name: &str, path: &Path, max: u64) -> Result<Value, ConfigError> {
-    let path = std::path::absolute(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+    let path = std::path::absolute(path).map_err(|source| ConfigError::Unreadable {
+        path: path.into(),
+        source,
+    })?;
     run(name, &path.to_string_lossy(), "", max)
 }
 
@@ -78,28 +87,52 @@ fn run(name: &str, file: &str, stdin: &str, max: u64) -> Result<Value, ConfigErr
     let mark = format!("fornax-{}:", uuid::Uuid::new_v4());
     let child = Command::new("node")
         .args(["--input-type=commonjs", "-e", EVALUATOR, "--", file, &mark])
-        .stdin(if stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
+        .stdin(if stdin.is_empty() {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        })
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ConfigError::NodeMissing(name.into()),
-            _ => ConfigError::Node { path: name.into(), source },
+            _ => ConfigError::Node {
+                path: name.into(),
+                source,
+            },
         })?;
-    let output = converse(child, stdin, max).map_err(|source| ConfigError::Node { path: name.into(), source })?;
+    let output = converse(child, stdin, max).map_err(|source| ConfigError::Node {
+        path: name.into(),
+        source,
+    })?;
     let text = String::from_utf8_lossy(&output);
-    let (noise, body) = text.rsplit_once(&format!("\n{mark}")).unwrap_or((&text, "{}"));
+    let (noise, body) = text
+        .rsplit_once(&format!("\n{mark}"))
+        .unwrap_or((&text, "{}"));
     if !noise.is_empty() {
         // What the config's own child processes wrote; if stderr is closed there is nobody to tell.
         let _ = io::stderr().write_all(noise.as_bytes());
     }
     let (what, line, column, mend) = match serde_json::from_str(body) {
         Ok(Answer::Done { config }) => return Ok(config),
-        Ok(Answer::Failed { error, line, column }) => (error, line, column, "mend it there; `node` on the file shows the same"),
-        Ok(Answer::Nothing {}) | Err(_) => {
-            ("exports nothing that is JSON".to_string(), None, None, "end it with `module.exports = { apps: [ … ] }`")
-        }
+        Ok(Answer::Failed {
+            error,
+            line,
+            column,
+        }) => (
+            error,
+            line,
+            column,
+            "mend it there; `node` on the file shows the same",
+        ),
+        Ok(Answer::Nothing {}) | Err(_) => (
+            "exports nothing that is JSON".to_string(),
+            None,
+            None,
+            "end it with `module.exports = { apps: [ … ] }`",
+        ),
     };
-    Err(ConfigError::Malformed(Problem {
+    Err(ConfigError::Malformed(Box::new(Problem {
         file: name.to_string(),
         line,
         column,
@@ -107,7 +140,7 @@ fn run(name: &str, file: &str, stdin: &str, max: u64) -> Result<Value, ConfigErr
         what,
         mend: mend.to_string(),
         pm2: Some(format!("File {name} malformated")),
-    }))
+    })))
 }
 
 /// Hands the child its stdin, waits for it to end and returns its stdout; kills it when it takes too long or writes too
@@ -124,14 +157,22 @@ fn converse(mut child: Child, stdin: &str, max: u64) -> io::Result<Vec<u8>> {
     let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || {
         let mut output = Vec::new();
-        let result = stdout.take(max + 1).read_to_end(&mut output).map(|_| output);
+        let result = stdout
+            .take(max + 1)
+            .read_to_end(&mut output)
+            .map(|_| output);
         // The receiver is gone when its patience ran out; the result is then of no use.
         let _ = sender.send(result);
     });
     let result = match receiver.recv_timeout(PATIENCE) {
-        Ok(Ok(output)) if output.len() as u64 > max => Err(io::Error::other(format!("it wrote more than {max} bytes"))),
+        Ok(Ok(output)) if output.len() as u64 > max => {
+            Err(io::Error::other(format!("it wrote more than {max} bytes")))
+        }
         Ok(result) => result,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not end within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("it did not end within {} s", PATIENCE.as_secs()),
+        )),
     };
     if result.is_err() {
         child.kill()?;

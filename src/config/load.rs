@@ -27,7 +27,10 @@ pub enum Format {
 impl Format {
     /// By the file's name, as PM2 tells them apart.
     pub fn of(name: &str) -> Self {
-        if name.contains(".config.js") && !name.contains(".config.json") || name.contains(".config.cjs") || name.contains(".config.mjs") {
+        if name.contains(".config.js") && !name.contains(".config.json")
+            || name.contains(".config.cjs")
+            || name.contains(".config.mjs")
+        {
             Format::JavaScript
         } else if name.contains(".yml") || name.contains(".yaml") {
             Format::Yaml
@@ -71,12 +74,16 @@ pub struct Source {
 impl Ecosystem {
     /// The issue of an app as a problem of this file, with line, column and the whole key.
     pub fn locate(&self, app: &LocatedApp, issue: &SpecIssue) -> Problem {
-        self.source.problem(&format!("{}{}", app.pointer, issue.pointer), issue)
+        self.source
+            .problem(&format!("{}{}", app.pointer, issue.pointer), issue)
     }
 
     /// The variables that `deploy.<env>.env` sets, which `--env <env>` puts over `env`.
     pub fn deploy_env(&self, env: &str) -> Map<String, Value> {
-        let block = self.deploy.as_ref().and_then(|deploy| deploy.get(env)?.get("env")?.as_object());
+        let block = self
+            .deploy
+            .as_ref()
+            .and_then(|deploy| deploy.get(env)?.get("env")?.as_object());
         block.cloned().unwrap_or_default()
     }
 }
@@ -96,7 +103,9 @@ impl Source {
     }
 
     fn malformed(&self, pointer: &str, what: &str, mend: &str) -> ConfigError {
-        ConfigError::Malformed(self.problem(pointer, &SpecIssue::new(pointer, what, mend)))
+        ConfigError::Malformed(Box::new(
+            self.problem(pointer, &SpecIssue::new(pointer, what, mend)),
+        ))
     }
 }
 
@@ -105,24 +114,41 @@ pub fn load(path: &Path) -> Result<Ecosystem, ConfigError> {
     let name = path.display().to_string();
     let unreadable = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => ConfigError::NotFound(path.into()),
-        _ => ConfigError::Unreadable { path: path.into(), source },
+        _ => ConfigError::Unreadable {
+            path: path.into(),
+            source,
+        },
     };
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() && metadata.is_dir() {
-        return Err(unreadable(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
+        return Err(unreadable(std::io::Error::from(
+            std::io::ErrorKind::IsADirectory,
+        )));
     }
     let mut text = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(unreadable)?;
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(unreadable)?;
     if text.len() as u64 > MAX_BYTES {
         let bytes = metadata.len().max(text.len() as u64);
-        return Err(ConfigError::TooLarge { path: path.into(), bytes, max: MAX_BYTES });
+        return Err(ConfigError::TooLarge {
+            path: path.into(),
+            bytes,
+            max: MAX_BYTES,
+        });
     }
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     match Format::of(&file_name) {
         Format::JavaScript => {
             let value = js::evaluate(&name, path, MAX_BYTES)?;
-            ecosystem(value, Source { file: name, positions: Positions::default() })
+            ecosystem(
+                value,
+                Source {
+                    file: name,
+                    positions: Positions::default(),
+                },
+            )
         }
         format => parse(&name, &String::from_utf8_lossy(&text), format),
     }
@@ -138,7 +164,13 @@ pub fn parse(name: &str, text: &str, format: Format) -> Result<Ecosystem, Config
             Ok((value, Positions::of_json(text).unwrap_or_default()))
         })?,
     };
-    ecosystem(value, Source { file: name.to_string(), positions })
+    ecosystem(
+        value,
+        Source {
+            file: name.to_string(),
+            positions,
+        },
+    )
 }
 
 /// Finds the apps: a list, one app, or either under `apps` or `pm2`.
@@ -148,9 +180,20 @@ fn ecosystem(mut value: Value, source: Source) -> Result<Ecosystem, ConfigError>
         Value::Object(top) => top,
         Value::Array(apps) => {
             let apps = located(apps, "", &source)?;
-            return Ok(Ecosystem { apps, deploy: None, statics: Vec::new(), source });
+            return Ok(Ecosystem {
+                apps,
+                deploy: None,
+                statics: Vec::new(),
+                source,
+            });
         }
-        _ => return Err(source.malformed("", "is neither a list nor an object", "write { \"apps\": [ … ] }")),
+        _ => {
+            return Err(source.malformed(
+                "",
+                "is neither a list nor an object",
+                "write { \"apps\": [ … ] }",
+            ));
+        }
     };
     let deploy = match top.shift_remove("deploy") {
         Some(Value::Object(deploy)) => Some(deploy),
@@ -160,15 +203,32 @@ fn ecosystem(mut value: Value, source: Source) -> Result<Ecosystem, ConfigError>
         Some(Value::Array(statics)) => statics,
         _ => Vec::new(),
     };
-    let under = ["apps", "pm2"].into_iter().find(|key| top.contains_key(*key));
-    let apps = match under.and_then(|key| top.shift_remove(key).map(|apps| (format!("/{key}"), apps))) {
-        Some((pointer, Value::Array(apps))) => located(apps, &pointer, &source)?,
-        Some((pointer, Value::Object(raw))) => vec![LocatedApp { raw, pointer }],
-        Some((pointer, _)) => return Err(source.malformed(&pointer, "is not a list of apps", "write a list of objects: [ { \"script\": \"app.js\" } ]")),
-        None if statics.is_empty() => vec![LocatedApp { raw: top, pointer: String::new() }],
-        None => Vec::new(),
-    };
-    Ok(Ecosystem { apps, deploy, statics, source })
+    let under = ["apps", "pm2"]
+        .into_iter()
+        .find(|key| top.contains_key(*key));
+    let apps =
+        match under.and_then(|key| top.shift_remove(key).map(|apps| (format!("/{key}"), apps))) {
+            Some((pointer, Value::Array(apps))) => located(apps, &pointer, &source)?,
+            Some((pointer, Value::Object(raw))) => vec![LocatedApp { raw, pointer }],
+            Some((pointer, _)) => {
+                return Err(source.malformed(
+                    &pointer,
+                    "is not a list of apps",
+                    "write a list of objects: [ { \"script\": \"app.js\" } ]",
+                ));
+            }
+            None if statics.is_empty() => vec![LocatedApp {
+                raw: top,
+                pointer: String::new(),
+            }],
+            None => Vec::new(),
+        };
+    Ok(Ecosystem {
+        apps,
+        deploy,
+        statics,
+        source,
+    })
 }
 
 fn located(apps: Vec<Value>, under: &str, source: &Source) -> Result<Vec<LocatedApp>, ConfigError> {
@@ -178,7 +238,11 @@ fn located(apps: Vec<Value>, under: &str, source: &Source) -> Result<Vec<Located
             let pointer = format!("{under}/{index}");
             match app {
                 Value::Object(raw) => Ok(LocatedApp { raw, pointer }),
-                _ => Err(source.malformed(&pointer, "is not an app", "write an object with a `script`: { \"script\": \"app.js\" }")),
+                _ => Err(source.malformed(
+                    &pointer,
+                    "is not an app",
+                    "write an object with a `script`: { \"script\": \"app.js\" }",
+                )),
             }
         })
         .collect()
@@ -203,7 +267,12 @@ mod tests {
     use super::*;
 
     fn pointers(text: &str) -> Vec<String> {
-        parse("e.json", text, Format::Json).unwrap().apps.into_iter().map(|app| app.pointer).collect()
+        parse("e.json", text, Format::Json)
+            .unwrap()
+            .apps
+            .into_iter()
+            .map(|app| app.pointer)
+            .collect()
     }
 
     #[test]

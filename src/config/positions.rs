@@ -34,7 +34,8 @@ pub struct TooDeep(pub Place);
 impl Positions {
     /// Notes where the key and the value at `pointer` stand. A later note wins, as a later duplicate key does.
     pub fn note(&mut self, pointer: &str, key: Place, value: Place) {
-        self.places.insert(pointer.to_string(), Entry { key, value });
+        self.places
+            .insert(pointer.to_string(), Entry { key, value });
     }
 
     /// The place of the value at `pointer`, or of its key with `at_key`; failing that of what holds it.
@@ -51,15 +52,20 @@ impl Positions {
     /// Reads the places out of lenient JSON. It never fails on a syntax error: it keeps what it has understood so far, for
     /// the parser proper will tell.
     pub fn of_json(text: &str) -> Result<Self, TooDeep> {
-        let mut scan = Scan { rest: text.chars().peekable(), place: Place { line: 1, column: 1 }, found: Positions::default() };
+        let mut scan = Scan {
+            rest: text.chars().peekable(),
+            place: Place { line: 1, column: 1 },
+            found: Positions::default(),
+        };
         let mut pointer = String::new();
         scan.blank();
         let start = scan.place;
-        scan.value(&mut pointer, start, 0).or_else(|stop| match stop {
-            Stop::Lost if brackets_nest_too_deep(text) => Err(TooDeep(scan.place)),
-            Stop::Lost => Ok(()),
-            Stop::Deep => Err(TooDeep(scan.place)),
-        })?;
+        scan.value(&mut pointer, start, 0)
+            .or_else(|stop| match stop {
+                Stop::Lost if brackets_nest_too_deep(text) => Err(TooDeep(scan.place)),
+                Stop::Lost => Ok(()),
+                Stop::Deep => Err(TooDeep(scan.place)),
+            })?;
         Ok(scan.found)
     }
 }
@@ -94,7 +100,10 @@ impl Scan<'_> {
     fn next(&mut self) -> Option<char> {
         let c = self.rest.next()?;
         if c == '\n' {
-            self.place = Place { line: self.place.line + 1, column: 1 };
+            self.place = Place {
+                line: self.place.line + 1,
+                column: 1,
+            };
         } else if c != '\u{feff}' {
             self.place.column += 1;
         }
@@ -121,7 +130,11 @@ impl Scan<'_> {
                 Some('/') => {
                     self.next();
                     match self.next() {
-                        Some('/') => while self.peek().is_some_and(|c| c != '\n') { self.next(); },
+                        Some('/') => {
+                            while self.peek().is_some_and(|c| c != '\n') {
+                                self.next();
+                            }
+                        }
                         Some('*') => {
                             let mut last = ' ';
                             while let Some(c) = self.next() {
@@ -209,17 +222,25 @@ impl Scan<'_> {
 
     fn unicode(&mut self) -> Option<char> {
         let digits: String = (0..4).filter_map(|_| self.next()).collect();
-        u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32)
+        u32::from_str_radix(&digits, 16)
+            .ok()
+            .and_then(char::from_u32)
     }
 
     /// A bare key, number or literal.
     fn word(&mut self) -> Result<String, Stop> {
         let mut out = String::new();
-        while let Some(c) = self.peek().filter(|c| !c.is_whitespace() && !matches!(c, ',' | ':' | '{' | '}' | '[' | ']' | '"' | '\'' | '/')) {
+        while let Some(c) = self.peek().filter(|c| {
+            !c.is_whitespace() && !matches!(c, ',' | ':' | '{' | '}' | '[' | ']' | '"' | '\'' | '/')
+        }) {
             out.push(c);
             self.next();
         }
-        if out.is_empty() { Err(Stop::Lost) } else { Ok(out) }
+        if out.is_empty() {
+            Err(Stop::Lost)
+        } else {
+            Ok(out)
+        }
     }
 }
 
@@ -229,7 +250,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(text: &str, pointer: &str, at_key: bool) -> Option<(u32, u32)> {
-        Positions::of_json(text).unwrap().find(pointer, at_key).map(|p| (p.line, p.column))
+        Positions::of_json(text)
+            .unwrap()
+            .find(pointer, at_key)
+            .map(|p| (p.line, p.column))
     }
 
     #[test]

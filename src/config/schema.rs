@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 /// The schema as it stands in `ecosystem/ecosystem.schema.json` (JSON Schema 2020-12).
 pub fn ecosystem_schema() -> Value {
-    let mut fornax = schemars::SchemaGenerator::default().into_root_schema_for::<FornaxBlock>().to_value();
+    let mut fornax = schemars::SchemaGenerator::default()
+        .into_root_schema_for::<FornaxBlock>()
+        .to_value();
     let mut definitions = Map::new();
     if let Some(fornax) = fornax.as_object_mut() {
         fornax.shift_remove("$schema");
@@ -50,13 +52,27 @@ fn app() -> Value {
     let mut properties = Map::new();
     for key in &KEYS {
         properties.insert(key.name.into(), property(key, key.doc.to_string()));
-        for alias in key.aliases.iter().map(ToString::to_string).chain(key.camel()) {
-            properties.entry(alias).or_insert_with(|| property(key, format!("The same as `{}`.", key.name)));
+        for alias in key
+            .aliases
+            .iter()
+            .map(ToString::to_string)
+            .chain(key.camel())
+        {
+            properties
+                .entry(alias)
+                .or_insert_with(|| property(key, format!("The same as `{}`.", key.name)));
         }
     }
     properties.insert("fornax".into(), json!({"$ref": "#/$defs/fornax"}));
-    let script = KEYS.iter().find(|key| key.name == "script").map(|key| key.aliases).unwrap_or_default();
-    let ways: Vec<Value> = std::iter::once("script").chain(script.iter().copied()).map(|name| json!({"required": [name]})).collect();
+    let script = KEYS
+        .iter()
+        .find(|key| key.name == "script")
+        .map(|key| key.aliases)
+        .unwrap_or_default();
+    let ways: Vec<Value> = std::iter::once("script")
+        .chain(script.iter().copied())
+        .map(|name| json!({"required": [name]}))
+        .collect();
     json!({
         "type": "object",
         "description": "One app. Keys that are not listed are ignored, except inside `fornax`.",
@@ -102,6 +118,9 @@ fn property(key: &Key, doc: String) -> Value {
 fn types(kinds: &[Kind]) -> Value {
     match kinds {
         [kind] => kind.schema_word().into(),
-        kinds => kinds.iter().map(|kind| Value::from(kind.schema_word())).collect(),
+        kinds => kinds
+            .iter()
+            .map(|kind| Value::from(kind.schema_word()))
+            .collect(),
     }
 }

@@ -18,7 +18,7 @@ pub fn parse(file: &str, text: &str) -> Result<(Value, Positions), ConfigError> 
     };
     let root: Spanned<Tree> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().map(|l| place(l.line(), l.column()));
-        ConfigError::Malformed(Problem {
+        ConfigError::Malformed(Box::new(Problem {
             file: file.to_string(),
             line: place.map(|p| p.line),
             column: place.map(|p| p.column),
@@ -26,7 +26,7 @@ pub fn parse(file: &str, text: &str) -> Result<(Value, Positions), ConfigError> 
             what: format!("is not YAML: {}", error.without_snippet()),
             mend: "see what stands at this place; indent with spaces, and quote text that has a colon".to_string(),
             pm2: Some(format!("File {file} malformated")),
-        })
+        }))
     })?;
     let mut positions = Positions::default();
     let start = place_of(&root);
@@ -41,7 +41,12 @@ enum Tree {
     Object(Vec<(Spanned<String>, Spanned<Tree>)>),
 }
 
-fn plain(tree: Spanned<Tree>, pointer: &mut String, key: Place, positions: &mut Positions) -> Value {
+fn plain(
+    tree: Spanned<Tree>,
+    pointer: &mut String,
+    key: Place,
+    positions: &mut Positions,
+) -> Value {
     positions.note(pointer, key, place_of(&tree));
     let length = pointer.len();
     match tree.value {
@@ -76,7 +81,10 @@ fn place_of<T>(spanned: &Spanned<T>) -> Place {
 
 fn place(line: u64, column: u64) -> Place {
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-    Place { line: number(line), column: number(column) }
+    Place {
+        line: number(line),
+        column: number(column),
+    }
 }
 
 impl<'de> Deserialize<'de> for Tree {
@@ -107,7 +115,9 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
-        Ok(Tree::Scalar(whole_or_real(value).map_or(Value::Null, Value::Number)))
+        Ok(Tree::Scalar(
+            whole_or_real(value).map_or(Value::Null, Value::Number),
+        ))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
@@ -159,13 +169,27 @@ mod tests {
                 {"script": "a.js", "name": "z", "env": {"A": "on", "E": null, "F": 1000, "T": true, "S": "5"}, "kill_timeout": "soon"},
             ]})
         );
-        assert_eq!(positions.find("/apps/1/kill_timeout", false), Some(Place { line: 8, column: 19 }));
-        assert_eq!(positions.find("/apps/1/kill_timeout", true), Some(Place { line: 8, column: 5 }));
+        assert_eq!(
+            positions.find("/apps/1/kill_timeout", false),
+            Some(Place {
+                line: 8,
+                column: 19
+            })
+        );
+        assert_eq!(
+            positions.find("/apps/1/kill_timeout", true),
+            Some(Place { line: 8, column: 5 })
+        );
     }
 
     #[test]
     fn broken_yaml_names_its_line() {
-        let error = parse("e.yml", "apps:\n  - script: [a\n").unwrap_err().to_string();
-        assert!(error.starts_with("e.yml:") && error.contains("is not YAML"), "{error}");
+        let error = parse("e.yml", "apps:\n  - script: [a\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("e.yml:") && error.contains("is not YAML"),
+            "{error}"
+        );
     }
 }

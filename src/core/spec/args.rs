@@ -57,7 +57,10 @@ mod tests {
                 r#"a 'b c' --x=1 --y="q w" "z z" k='v v'"#,
                 &["a", "b c", "--x=1", r#"--y="q w""#, "z z", "k='v v'"],
             ),
-            (r#"'un bal  x"y z"w a\ b"#, &["'un", "bal", r#"x"y"#, r#"z"w"#, r"a\", "b"]),
+            (
+                r#"'un bal  x"y z"w a\ b"#,
+                &["'un", "bal", r#"x"y"#, r#"z"w"#, r"a\", "b"],
+            ),
             (r#"--a=1 "b c""#, &["--a=1", "b c"]),
             ("'' x", &["", "x"]),
         ];

@@ -27,17 +27,63 @@ pub struct Layers<'a> {
 
 /// PM2's own fields, which a program that starts apps does not hand on (pm2 7.0.4, measured).
 const OWN_FIELDS: [&str; 42] = [
-    "name", "args", "exec_interpreter", "node_args", "exec_mode", "instances", "instance_var", "env", "filter_env",
-    "merge_logs", "autostart", "autorestart", "stop_exit_codes", "kill_retry_time", "treekill", "watch", "username",
-    "vizion", "pmx", "automation", "io", "windowsHide", "pm_exec_path", "pm_cwd", "pm_out_log_path", "pm_err_log_path",
-    "pm_pid_path", "status", "pm_uptime", "created_at", "restart_time", "unstable_restarts", "versioning",
-    "axm_actions", "axm_monitor", "axm_options", "axm_dynamic", "exit_code", "prev_restart_delay", "pmx_module",
-    "command", "current_conf",
+    "name",
+    "args",
+    "exec_interpreter",
+    "node_args",
+    "exec_mode",
+    "instances",
+    "instance_var",
+    "env",
+    "filter_env",
+    "merge_logs",
+    "autostart",
+    "autorestart",
+    "stop_exit_codes",
+    "kill_retry_time",
+    "treekill",
+    "watch",
+    "username",
+    "vizion",
+    "pmx",
+    "automation",
+    "io",
+    "windowsHide",
+    "pm_exec_path",
+    "pm_cwd",
+    "pm_out_log_path",
+    "pm_err_log_path",
+    "pm_pid_path",
+    "status",
+    "pm_uptime",
+    "created_at",
+    "restart_time",
+    "unstable_restarts",
+    "versioning",
+    "axm_actions",
+    "axm_monitor",
+    "axm_options",
+    "axm_dynamic",
+    "exit_code",
+    "prev_restart_delay",
+    "pmx_module",
+    "command",
+    "current_conf",
 ];
 
 /// What `filter_env: true` keeps: without these hardly a program starts. (pm2 7.0.4 filters nothing then.)
 const BASIC: [&str; 12] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "PM2_HOME", "PM2_USAGE",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "PM2_HOME",
+    "PM2_USAGE",
     "PM2_JSON_PROCESSING",
 ];
 
@@ -64,7 +110,10 @@ pub fn assemble(layers: &Layers<'_>, ctx: &StartContext) -> Map<String, Value> {
     }
     env.insert("PM2_HOME".into(), ctx.pm2_home.as_str().into());
     module_conf(layers.name, ctx, &mut env);
-    let over = ctx.deploy_env.iter().chain(layers.chosen.into_iter().flatten());
+    let over = ctx
+        .deploy_env
+        .iter()
+        .chain(layers.chosen.into_iter().flatten());
     env.extend(over.map(|(name, value)| (name.clone(), value.clone())));
     env
 }
@@ -72,13 +121,11 @@ pub fn assemble(layers: &Layers<'_>, ctx: &StartContext) -> Map<String, Value> {
 /// The client's environment with what PM2's client adds, less what is filtered.
 fn inherited(filter: Option<&Value>, ctx: &StartContext) -> Map<String, Value> {
     let mut env = ctx.env.clone();
-    if !ctx.programmatic {
-        env.insert("PM2_USAGE".into(), "CLI".into());
-    }
+    env.insert("PM2_USAGE".into(), "CLI".into());
     if ctx.origin == Origin::Config {
         env.insert("PM2_JSON_PROCESSING".into(), "true".into());
     }
-    env.retain(|name, _| !filtered(name, filter) && !(ctx.programmatic && is_own_field(name)));
+    env.retain(|name, _| !(filtered(name, filter) || ctx.programmatic && is_own_field(name)));
     env
 }
 
@@ -90,7 +137,10 @@ fn is_own_field(name: &str) -> bool {
 fn filtered(name: &str, filter: Option<&Value>) -> bool {
     match filter {
         Some(Value::String(text)) => name == text,
-        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).any(|part| name.contains(part)),
+        Some(Value::Array(items)) => items
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|part| name.contains(part)),
         Some(Value::Bool(true)) => !BASIC.contains(&name),
         _ => false,
     }
@@ -108,8 +158,15 @@ fn flat(value: &Value) -> Value {
 fn module_conf(name: &str, ctx: &StartContext, env: &mut Map<String, Value>) {
     match ctx.module_conf.get(name) {
         Some(Value::Object(section)) => {
-            env.extend(section.iter().map(|(key, value)| (key.clone(), flat(value))));
-            env.insert(name.into(), Value::Object(section.clone()).to_string().into());
+            env.extend(
+                section
+                    .iter()
+                    .map(|(key, value)| (key.clone(), flat(value))),
+            );
+            env.insert(
+                name.into(),
+                Value::Object(section.clone()).to_string().into(),
+            );
         }
         _ if ctx.origin == Origin::Config => drop(env.insert(name.into(), "{}".into())),
         _ => drop(env.insert(name.into(), Value::Object(Map::new()))),
@@ -119,5 +176,28 @@ fn module_conf(name: &str, ctx: &StartContext, env: &mut Map<String, Value>) {
 /// Whether `--env` names a block that neither the app nor the file's `deploy` has, which PM2 warns about:
 /// `Environment [E] is not defined in process file`.
 pub fn is_undefined(raw: &Map<String, Value>, ctx: &StartContext) -> bool {
-    ctx.env_name.as_ref().is_some_and(|name| !raw.contains_key(&format!("env_{name}")) && ctx.deploy_env.is_empty())
+    ctx.env_name
+        .as_ref()
+        .is_some_and(|name| !raw.contains_key(&format!("env_{name}")) && ctx.deploy_env.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn variables_are_filtered_by_name_by_part_or_all_but_the_basic_ones() {
+        for (name, filter, want) in [
+            ("HOME", json!("HOM"), false),
+            ("HOME", json!("HOME"), true),
+            ("HOME", json!(["HOM"]), true),
+            ("HOME", json!([]), false),
+            ("HOME", json!(true), false),
+            ("TOKEN", json!(true), true),
+            ("TOKEN", json!(false), false),
+        ] {
+            assert_eq!(filtered(name, Some(&filter)), want, "{name} {filter}");
+        }
+    }
 }

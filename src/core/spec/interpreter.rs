@@ -14,7 +14,10 @@ pub struct Launch {
 
 impl Launch {
     fn by(interpreter: impl Into<String>) -> Self {
-        Self { interpreter: interpreter.into(), extra_args: Vec::new() }
+        Self {
+            interpreter: interpreter.into(),
+            extra_args: Vec::new(),
+        }
     }
 }
 
@@ -35,7 +38,12 @@ const BY_EXTENSION: [(&str, &str); 8] = [
 
 /// Checks an interpreter that was asked for: a name in PATH, an absolute path, `none`, or `node@<version>` of nvm.
 /// `pointer` is where it was asked for.
-pub fn given(asked: &str, pointer: &str, ctx: &StartContext, host: &dyn Host) -> Result<Launch, SpecIssue> {
+pub fn given(
+    asked: &str,
+    pointer: &str,
+    ctx: &StartContext,
+    host: &dyn Host,
+) -> Result<Launch, SpecIssue> {
     if asked == "none" {
         return Ok(Launch::by("none"));
     }
@@ -48,10 +56,15 @@ pub fn given(asked: &str, pointer: &str, ctx: &StartContext, host: &dyn Host) ->
 /// Chooses the interpreter of the script at `path`, which exists.
 pub fn choose(path: &str, ctx: &StartContext, host: &dyn Host) -> Result<Launch, SpecIssue> {
     let file = path.rsplit('/').next().unwrap_or(path);
-    let extension = file.rfind('.').filter(|at| *at > 0).map_or("", |at| &file[at + 1..]);
+    let extension = file
+        .rfind('.')
+        .filter(|at| *at > 0)
+        .map_or("", |at| &file[at + 1..]);
     match extension {
         "ts" | "tsx" => typescript(ctx, host),
-        "py" if !on_path("python", ctx, host) && on_path("python3", ctx, host) => Ok(Launch::by("python3")),
+        "py" if !on_path("python", ctx, host) && on_path("python3", ctx, host) => {
+            Ok(Launch::by("python3"))
+        }
         _ => match BY_EXTENSION.iter().find(|(known, _)| *known == extension) {
             Some((_, program)) => available(program, "/script", ctx, host).map(Launch::by),
             None => by_content(path, ctx, host),
@@ -73,7 +86,12 @@ fn on_path(program: &str, ctx: &StartContext, host: &dyn Host) -> bool {
     host.which(program, path_env(ctx)).is_some()
 }
 
-fn available(program: &str, pointer: &str, ctx: &StartContext, host: &dyn Host) -> Result<String, SpecIssue> {
+fn available(
+    program: &str,
+    pointer: &str,
+    ctx: &StartContext,
+    host: &dyn Host,
+) -> Result<String, SpecIssue> {
     if on_path(program, ctx, host) {
         return Ok(program.to_string());
     }
@@ -82,13 +100,27 @@ fn available(program: &str, pointer: &str, ctx: &StartContext, host: &dyn Host) 
         format!("interpreter {program} is not in PATH"),
         format!("install {program}, or set `interpreter` to the absolute path of one"),
     )
-    .in_pm2_words(format!("Interpreter {program} is NOT AVAILABLE in PATH. (type 'which {program}' to double check.)")))
+    .in_pm2_words(format!(
+        "Interpreter {program} is NOT AVAILABLE in PATH. (type 'which {program}' to double check.)"
+    )))
 }
 
-fn nvm(version: &str, pointer: &str, ctx: &StartContext, host: &dyn Host) -> Result<Launch, SpecIssue> {
+fn nvm(
+    version: &str,
+    pointer: &str,
+    ctx: &StartContext,
+    host: &dyn Host,
+) -> Result<Launch, SpecIssue> {
     let fallback = ctx.var("HOME").map(|home| format!("{home}/.nvm"));
-    let root = ctx.var("NVM_DIR").map(str::to_string).or(fallback).unwrap_or_default();
-    let node = format!("{root}/versions/node/v{}/bin/node", version.trim_start_matches('v'));
+    let root = ctx
+        .var("NVM_DIR")
+        .map(str::to_string)
+        .or(fallback)
+        .unwrap_or_default();
+    let node = format!(
+        "{root}/versions/node/v{}/bin/node",
+        version.trim_start_matches('v')
+    );
     if host.is_executable(&node) {
         return Ok(Launch::by(node));
     }
@@ -104,9 +136,11 @@ fn typescript(ctx: &StartContext, host: &dyn Host) -> Result<Launch, SpecIssue> 
     if on_path("bun", ctx, host) {
         return Ok(Launch::by("bun"));
     }
-    let version = host.which("node", path_env(ctx)).and_then(|node| host.node_version(&node));
+    let version = host
+        .which("node", path_env(ctx))
+        .and_then(|node| host.node_version(&node));
     match version {
-        Some(v) if v >= (23, 6) || (v >= (22, 18) && v < (23, 0)) => Ok(Launch::by("node")),
+        Some(v) if v >= (23, 6) || ((22, 18)..(23, 0)).contains(&v) => Ok(Launch::by("node")),
         Some(v) if v >= (22, 6) => Ok(Launch { interpreter: "node".into(), extra_args: vec!["--experimental-strip-types".into()] }),
         _ => Err(SpecIssue::new(
             "/script",
@@ -121,7 +155,11 @@ fn typescript(ctx: &StartContext, host: &dyn Host) -> Result<Launch, SpecIssue> 
 
 /// A binary is executed itself. A text is run as its shebang says (pm2 7.0.4 ignores it), else by Node.
 fn by_content(path: &str, ctx: &StartContext, host: &dyn Host) -> Result<Launch, SpecIssue> {
-    let head = if host.is_dir(path) { Vec::new() } else { host.read_head(path, HEAD) };
+    let head = if host.is_dir(path) {
+        Vec::new()
+    } else {
+        host.read_head(path, HEAD)
+    };
     if looks_binary(&head) {
         return Ok(Launch::by("none"));
     }
@@ -140,8 +178,14 @@ fn by_content(path: &str, ctx: &StartContext, host: &dyn Host) -> Result<Launch,
 }
 
 fn looks_binary(head: &[u8]) -> bool {
-    let odd = head.iter().filter(|b| !matches!(b, 7..=13 | 27 | 32..=126 | 128..)).count();
-    head.contains(&0) || odd * 10 > head.len() || (std::str::from_utf8(head).is_err_and(|e| e.error_len().is_some()) && high_bytes(head) * 10 > head.len())
+    let odd = head
+        .iter()
+        .filter(|b| !matches!(b, 7..=13 | 27 | 32..=126 | 128..))
+        .count();
+    head.contains(&0)
+        || odd * 10 > head.len()
+        || (std::str::from_utf8(head).is_err_and(|e| e.error_len().is_some())
+            && high_bytes(head) * 10 > head.len())
 }
 
 fn high_bytes(head: &[u8]) -> usize {
@@ -155,7 +199,9 @@ fn shebang(head: &[u8]) -> Option<String> {
     let mut words = line.split_whitespace();
     let program = words.next()?;
     if program.ends_with("/env") {
-        return words.find(|word| !word.starts_with('-') && !word.contains('=')).map(str::to_string);
+        return words
+            .find(|word| !word.starts_with('-') && !word.contains('='))
+            .map(str::to_string);
     }
     Some(program.to_string())
 }
@@ -194,7 +240,13 @@ mod tests {
 
     #[test]
     fn only_node_and_bun_cluster() {
-        for (interpreter, want) in [("node", true), ("/opt/node/bin/node", true), ("bun", true), ("bash", false), ("none", false)] {
+        for (interpreter, want) in [
+            ("node", true),
+            ("/opt/node/bin/node", true),
+            ("bun", true),
+            ("bash", false),
+            ("none", false),
+        ] {
             assert_eq!(clusters(interpreter), want, "{interpreter}");
         }
     }

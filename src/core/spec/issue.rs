@@ -20,7 +20,11 @@ pub struct SpecIssue {
 
 impl SpecIssue {
     /// An issue with the value at `pointer`.
-    pub fn new(pointer: impl Into<String>, what: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub fn new(
+        pointer: impl Into<String>,
+        what: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
         Self {
             pointer: pointer.into(),
             what: what.into(),

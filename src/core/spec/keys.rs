@@ -157,18 +157,44 @@ fn number_with_unit(text: &str, units: &[char]) -> bool {
 }
 
 const fn plain(name: &'static str, kinds: &'static [Kind], doc: &'static str) -> Key {
-    Key { name, kinds, aliases: &[], min: None, pattern: None, default: "", doc }
+    Key {
+        name,
+        kinds,
+        aliases: &[],
+        min: None,
+        pattern: None,
+        default: "",
+        doc,
+    }
 }
 
-const fn with_default(name: &'static str, kinds: &'static [Kind], default: &'static str, doc: &'static str) -> Key {
-    Key { default, ..plain(name, kinds, doc) }
+const fn with_default(
+    name: &'static str,
+    kinds: &'static [Kind],
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        default,
+        ..plain(name, kinds, doc)
+    }
 }
 
-const fn aliased(name: &'static str, kinds: &'static [Kind], aliases: &'static [&'static str], doc: &'static str) -> Key {
-    Key { aliases, ..plain(name, kinds, doc) }
+const fn aliased(
+    name: &'static str,
+    kinds: &'static [Kind],
+    aliases: &'static [&'static str],
+    doc: &'static str,
+) -> Key {
+    Key {
+        aliases,
+        ..plain(name, kinds, doc)
+    }
 }
 
 /// Every named key; `env_<name>` blocks come on top. In the order in which PM2 stores and reports them.
+// One key a line.
+#[rustfmt::skip]
 pub const KEYS: [Key; 64] = [
     aliased("script", TEXT, &["exec", "cmd", "command"], "The program to run: a path, a name in PATH, or a command line with spaces, which bash runs. Required."),
     plain("name", TEXT, "The app's name. Default: the script's file name without its last extension."),
@@ -245,15 +271,24 @@ mod tests {
     fn no_name_or_alias_is_taken_twice() {
         let mut seen = BTreeSet::new();
         for key in &KEYS {
-            for name in std::iter::once(key.name.to_string()).chain(key.aliases.iter().map(ToString::to_string)).chain(key.camel()) {
-                assert!(seen.insert(name.clone()) || key.aliases.contains(&name.as_str()), "{name} is taken twice");
+            for name in std::iter::once(key.name.to_string())
+                .chain(key.aliases.iter().map(ToString::to_string))
+                .chain(key.camel())
+            {
+                assert!(
+                    seen.insert(name.clone()) || key.aliases.contains(&name.as_str()),
+                    "{name} is taken twice"
+                );
             }
         }
     }
 
     #[test]
     fn camel_case_is_made_of_snake_case() {
-        assert_eq!(key("max_memory_restart").and_then(Key::camel).as_deref(), Some("maxMemoryRestart"));
+        assert_eq!(
+            key("max_memory_restart").and_then(Key::camel).as_deref(),
+            Some("maxMemoryRestart")
+        );
         assert_eq!(key("watch").and_then(Key::camel), None);
     }
 

@@ -4,6 +4,7 @@ pub mod args;
 pub mod context;
 pub mod env;
 pub mod fornax;
+pub mod fornax_check;
 pub mod interpreter;
 pub mod issue;
 pub mod keys;

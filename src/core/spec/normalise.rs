@@ -35,11 +35,15 @@ pub fn app(app: &Conf, ctx: &StartContext, host: &dyn Host) -> Result<AppConf, V
     let written = with_overrides(app, ctx);
     let mut conf = raw::canonical(&written)?;
     name(&mut conf, ctx).map_err(|issue| vec![issue])?;
-    switches(&mut conf, ctx);
+    switches(&mut conf, &written, ctx);
     units(&mut conf);
     let mut issues = Vec::new();
     if conf.get("env").is_some_and(Value::is_string) {
-        issues.push(SpecIssue::new("/env", "is text, which pm2 cannot start an app with either", "write it as an object: { \"NAME\": \"value\" }"));
+        issues.push(SpecIssue::new(
+            "/env",
+            "is text, which pm2 cannot start an app with either",
+            "write it as an object: { \"NAME\": \"value\" }",
+        ));
     }
     let cwd = paths::resolve(&ctx.cwd, text(&conf, "cwd").unwrap_or_default());
     if let Err(issue) = launch(&mut conf, &written, &cwd, ctx, host) {
@@ -66,9 +70,15 @@ fn with_overrides(app: &Conf, ctx: &StartContext) -> Conf {
     let mut written = app.clone();
     match ctx.origin {
         Origin::Script => {
-            written.extend(ctx.overrides.iter().map(|(key, value)| (key.clone(), value.clone())));
+            written.extend(
+                ctx.overrides
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.clone())),
+            );
             written.entry("watch").or_insert(Value::Bool(false));
-            written.entry("filter_env").or_insert(Value::Array(Vec::new()));
+            written
+                .entry("filter_env")
+                .or_insert(Value::Array(Vec::new()));
         }
         Origin::Config => {
             for (key, value) in &ctx.overrides {
@@ -89,8 +99,12 @@ fn with_overrides(app: &Conf, ctx: &StartContext) -> Conf {
 
 fn name(conf: &mut Conf, ctx: &StartContext) -> Result<(), SpecIssue> {
     let Some(script) = text(conf, "script").map(str::to_string) else {
-        return Err(SpecIssue::new("", "the app has no `script`", "add `script`: a path, a name in PATH or a command line")
-            .in_pm2_words("No script path - aborting"));
+        return Err(SpecIssue::new(
+            "",
+            "the app has no `script`",
+            "add `script`: a path, a name in PATH or a command line",
+        )
+        .in_pm2_words("No script path - aborting"));
     };
     let mut name = text(conf, "name").map_or_else(|| paths::default_name(&script), str::to_string);
     if let (Some(Value::Bool(true)), Some(env)) = (conf.get("append_env_to_name"), &ctx.env_name) {
@@ -101,7 +115,7 @@ fn name(conf: &mut Conf, ctx: &StartContext) -> Result<(), SpecIssue> {
 }
 
 /// Keys that set other keys, then the defaults that PM2 stores.
-fn switches(conf: &mut Conf, ctx: &StartContext) {
+fn switches(conf: &mut Conf, written: &Conf, ctx: &StartContext) {
     if is_true(conf, "time") || ctx.var("ASZ_MODE").is_some() {
         conf.insert("log_date_format".into(), "YYYY-MM-DDTHH:mm:ss".into());
     }
@@ -116,13 +130,18 @@ fn switches(conf: &mut Conf, ctx: &StartContext) {
     if conf.shift_remove("execute_command") == Some(Value::Bool(true)) {
         conf.insert("exec_mode".into(), "fork_mode".into());
     }
-    if let Some(mode) = text(conf, "exec_mode").map(|mode| mode.trim_end_matches("_mode").to_string()) {
+    if let Some(mode) =
+        text(conf, "exec_mode").map(|mode| mode.trim_end_matches("_mode").to_string())
+    {
         conf.insert("exec_mode".into(), format!("{mode}_mode").into());
     }
-    // As PM2 does: `merge_logs: false` does not bring back the id in the file names of an app of one process.
-    let single = conf.get("instances").is_none_or(raw::is_falsy) && text(conf, "exec_mode") != Some("cluster_mode");
-    if single {
+    let single = conf.get("instances").is_none_or(raw::is_falsy)
+        && text(conf, "exec_mode") != Some("cluster_mode");
+    if single && written.get("merge_logs").is_none_or(Value::is_null) {
         conf.insert("merge_logs".into(), true.into());
+    }
+    if conf.get("merge_logs") == Some(&Value::Bool(false)) {
+        conf.shift_remove("merge_logs");
     }
     for key in KEYS.iter().filter(|key| STORED.contains(&key.name)) {
         let default = serde_json::from_str(key.default).unwrap_or(Value::Null);
@@ -132,8 +151,17 @@ fn switches(conf: &mut Conf, ctx: &StartContext) {
 
 /// The keys whose defaults PM2's client writes out; the others' are the daemon's affair.
 const STORED: [&str; 11] = [
-    "namespace", "node_args", "vizion", "autostart", "autorestart", "instance_var", "pmx", "automation", "treekill",
-    "windowsHide", "kill_retry_time",
+    "namespace",
+    "node_args",
+    "vizion",
+    "autostart",
+    "autorestart",
+    "instance_var",
+    "pmx",
+    "automation",
+    "treekill",
+    "windowsHide",
+    "kill_retry_time",
 ];
 
 /// Sizes in bytes and times in milliseconds.
@@ -150,7 +178,13 @@ fn units(conf: &mut Conf) {
 }
 
 /// Finds the script and its interpreter, and says in which mode it runs.
-fn launch(conf: &mut Conf, written: &Conf, cwd: &str, ctx: &StartContext, host: &dyn Host) -> Result<(), SpecIssue> {
+fn launch(
+    conf: &mut Conf,
+    written: &Conf,
+    cwd: &str,
+    ctx: &StartContext,
+    host: &dyn Host,
+) -> Result<(), SpecIssue> {
     let script = match conf.shift_remove("script") {
         Some(Value::String(script)) => script,
         _ => String::new(),
@@ -160,12 +194,21 @@ fn launch(conf: &mut Conf, written: &Conf, cwd: &str, ctx: &StartContext, host: 
     let resolved = paths::resolve(cwd, &script);
     let found = host.exists(&resolved);
     if script.contains(' ') && !found {
-        let shell = host.which("bash", path_env).or_else(|| host.which("sh", path_env)).unwrap_or_else(|| "/bin/sh".into());
+        let shell = host
+            .which("bash", path_env)
+            .or_else(|| host.which("sh", path_env))
+            .unwrap_or_else(|| "/bin/sh".into());
         conf.insert("args".into(), vec!["-c".to_string(), script].into());
         conf.insert("pm_exec_path".into(), shell.into());
         conf.insert("exec_interpreter".into(), "none".into());
     } else {
-        let in_path = || if script.contains('/') { None } else { host.which(&script, path_env) };
+        let in_path = || {
+            if script.contains('/') {
+                None
+            } else {
+                host.which(&script, path_env)
+            }
+        };
         let Some(path) = found.then(|| resolved.clone()).or_else(in_path) else {
             return Err(SpecIssue::new(
                 pointer_of("script"),
@@ -176,49 +219,76 @@ fn launch(conf: &mut Conf, written: &Conf, cwd: &str, ctx: &StartContext, host: 
         };
         let chosen = match text(conf, "exec_interpreter") {
             Some(asked) => interpreter::given(asked, &pointer_of("exec_interpreter"), ctx, host)?,
-            None => interpreter::choose(&path, ctx, host).map_err(|issue| SpecIssue { pointer: pointer_of("script"), ..issue })?,
+            None => interpreter::choose(&path, ctx, host).map_err(|issue| SpecIssue {
+                pointer: pointer_of("script"),
+                ..issue
+            })?,
         };
-        if let (false, Some(Value::Array(args))) = (chosen.extra_args.is_empty(), conf.get_mut("node_args")) {
+        if let (false, Some(Value::Array(args))) =
+            (chosen.extra_args.is_empty(), conf.get_mut("node_args"))
+        {
             args.splice(0..0, chosen.extra_args.into_iter().map(Value::from));
         }
         conf.insert("exec_interpreter".into(), chosen.interpreter.into());
         conf.insert("pm_exec_path".into(), path.into());
     }
     if !conf.contains_key("exec_mode") {
-        let clusters = conf.contains_key("instances") && interpreter::clusters(text(conf, "exec_interpreter").unwrap_or_default());
-        conf.insert("exec_mode".into(), if clusters { "cluster_mode" } else { "fork_mode" }.into());
+        let clusters = conf.contains_key("instances")
+            && interpreter::clusters(text(conf, "exec_interpreter").unwrap_or_default());
+        conf.insert(
+            "exec_mode".into(),
+            if clusters {
+                "cluster_mode"
+            } else {
+                "fork_mode"
+            }
+            .into(),
+        );
     }
     conf.entry("instances").or_insert(Value::from(1));
     Ok(())
 }
 
 /// Resolves `uid` and `gid` to numbers. Returns the home folder of the user.
-fn owner(conf: &mut Conf, written: &Conf, ctx: &StartContext, host: &dyn Host) -> Result<Option<String>, SpecIssue> {
+fn owner(
+    conf: &mut Conf,
+    written: &Conf,
+    ctx: &StartContext,
+    host: &dyn Host,
+) -> Result<Option<String>, SpecIssue> {
     let (uid, gid) = (id(conf, "uid"), id(conf, "gid"));
     if uid.is_none() && gid.is_none() {
         return Ok(None);
     }
     let first = if uid.is_some() { "uid" } else { "gid" };
     if !host.is_root() && ctx.var("NODE_ENV") != Some("test") {
-        return Err(SpecIssue::new(pointer_as_written(first, written), "only root may start an app as another user", "run as root, or leave `uid` and `gid` out")
-            .in_pm2_words("To use UID and GID please run PM2 as root"));
+        return Err(SpecIssue::new(
+            pointer_as_written(first, written),
+            "only root may start an app as another user",
+            "run as root, or leave `uid` and `gid` out",
+        )
+        .in_pm2_words("To use UID and GID please run PM2 as root"));
     }
     let unknown = |key: &str, kind: &str, name: &str| {
-        SpecIssue::new(pointer_as_written(key, written), format!("there is no {kind} {name}"), format!("name a {kind} of this machine"))
+        SpecIssue::new(
+            pointer_as_written(key, written),
+            format!("there is no {kind} {name}"),
+            format!("name a {kind} of this machine"),
+        )
     };
     let mut home = None;
     if let Some(name) = uid {
-        let user = host
-            .user(&name)
-            .ok_or_else(|| unknown("uid", "user", &name).in_pm2_words(format!("User {name} cannot be found")))?;
+        let user = host.user(&name).ok_or_else(|| {
+            unknown("uid", "user", &name).in_pm2_words(format!("User {name} cannot be found"))
+        })?;
         conf.insert("uid".into(), user.uid.into());
         conf.insert("gid".into(), user.gid.into());
         home = Some(user.home);
     }
     if let Some(name) = gid {
-        let group = host
-            .group(&name)
-            .ok_or_else(|| unknown("gid", "group", &name).in_pm2_words(format!("Group {name} cannot be found")))?;
+        let group = host.group(&name).ok_or_else(|| {
+            unknown("gid", "group", &name).in_pm2_words(format!("Group {name} cannot be found"))
+        })?;
         conf.insert("gid".into(), group.into());
     }
     Ok(home)
@@ -229,7 +299,10 @@ fn environment(conf: &mut Conf, name: &str, home: Option<&str>, ctx: &StartConte
         Some(Value::Object(block)) => block,
         _ => Conf::new(),
     };
-    let chosen = ctx.env_name.as_ref().and_then(|env| conf.get(&format!("env_{env}")));
+    let chosen = ctx
+        .env_name
+        .as_ref()
+        .and_then(|env| conf.get(&format!("env_{env}")));
     let env = env::assemble(
         &env::Layers {
             name,
@@ -238,7 +311,8 @@ fn environment(conf: &mut Conf, name: &str, home: Option<&str>, ctx: &StartConte
             block: &block,
             port: conf.get("port"),
             home,
-            python: text(conf, "exec_interpreter").is_some_and(|interpreter| interpreter.contains("python")),
+            python: text(conf, "exec_interpreter")
+                .is_some_and(|interpreter| interpreter.contains("python")),
             chosen: chosen.and_then(Value::as_object),
             filter: conf.get("filter_env"),
         },
@@ -249,7 +323,9 @@ fn environment(conf: &mut Conf, name: &str, home: Option<&str>, ctx: &StartConte
 
 /// The pointer of a key under the name it was written with, so that a message can name it.
 fn pointer_as_written(name: &str, written: &Conf) -> String {
-    let under = keys::key(name).and_then(|key| raw::pick(key, written)).map_or(name, |(under, _)| under);
+    let under = keys::key(name)
+        .and_then(|key| raw::pick(key, written))
+        .map_or(name, |(under, _)| under);
     super::issue::pointer_step(under)
 }
 
@@ -263,5 +339,9 @@ fn is_true(conf: &Conf, key: &str) -> bool {
 
 /// A user or group as text, whether it was written as a name or as a number.
 fn id(conf: &Conf, key: &str) -> Option<String> {
-    conf.get(key).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_string))
+    conf.get(key).map(|value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_string)
+    })
 }

@@ -7,7 +7,11 @@ use serde_json::{Map, Value};
 
 /// `path` as seen from `base`, which is absolute: `.` and `..` resolved, doubled slashes and a last one dropped.
 pub fn resolve(base: &str, path: &str) -> String {
-    let whole = if path.starts_with('/') { path.to_string() } else { format!("{base}/{path}") };
+    let whole = if path.starts_with('/') {
+        path.to_string()
+    } else {
+        format!("{base}/{path}")
+    };
     let mut steps: Vec<&str> = Vec::new();
     for step in whole.split('/') {
         match step {
@@ -21,7 +25,11 @@ pub fn resolve(base: &str, path: &str) -> String {
 
 /// The file name of a script without its last extension: `./sub/a.js` is `a`, `node ./x.js --v=1.2` is `x.js --v=1`.
 pub fn default_name(script: &str) -> String {
-    let file = script.trim_end_matches('/').rsplit('/').next().unwrap_or(script);
+    let file = script
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or(script);
     match file.rfind('.') {
         Some(at) if at > 0 => file[..at].to_string(),
         _ => file.to_string(),
@@ -30,7 +38,15 @@ pub fn default_name(script: &str) -> String {
 
 /// A name as part of a file name: each character but letters, digits, `.`, `-` and `\` becomes `-`.
 pub fn file_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '\\') { c } else { '-' }).collect()
+    name.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '\\') {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect()
 }
 
 /// Takes the log and pid keys out of `conf` and puts the resolved paths in their place.
@@ -48,9 +64,11 @@ pub fn place_files(conf: &mut Map<String, Value>, name: &str, cwd: &str, ctx: &S
     if let Some(path) = written("log_file", conf) {
         conf.insert("pm_log_path".into(), path.into());
     }
-    let out = written("out_file", conf).unwrap_or_else(|| format!("{}/{file}-out.log", ctx.log_dir));
+    let out =
+        written("out_file", conf).unwrap_or_else(|| format!("{}/{file}-out.log", ctx.log_dir));
     conf.insert("pm_out_log_path".into(), out.into());
-    let error = written("error_file", conf).unwrap_or_else(|| format!("{}/{file}-error.log", ctx.log_dir));
+    let error =
+        written("error_file", conf).unwrap_or_else(|| format!("{}/{file}-error.log", ctx.log_dir));
     conf.insert("pm_err_log_path".into(), error.into());
     let pid = written("pid_file", conf).unwrap_or_else(|| format!("{}/{file}.pid", ctx.pid_dir));
     conf.insert("pm_pid_path".into(), pid.into());
@@ -59,7 +77,9 @@ pub fn place_files(conf: &mut Map<String, Value>, name: &str, cwd: &str, ctx: &S
 /// `~` and `~/…` with the client's HOME in its place.
 fn expand_home(path: &str, ctx: &StartContext) -> String {
     match (path.strip_prefix('~'), ctx.var("HOME")) {
-        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            format!("{home}{rest}")
+        }
         _ => path.to_string(),
     }
 }

@@ -1,6 +1,7 @@
 //! From an app as written to its canonical keys: aliases, camelCase, numbers as text, lists as text (pm2-behaviour 5.2).
 
 use super::args;
+use super::fornax_check;
 use super::issue::SpecIssue;
 use super::keys::{ENV_BLOCK_KINDS, KEYS, Key, Kind};
 use super::validate;
@@ -35,27 +36,45 @@ pub fn canonical(raw: &Map<String, Value>) -> Result<Map<String, Value>, Vec<Spe
         }
     }
     if let Some(value) = raw.get(FORNAX) {
-        match validate::fornax(value) {
+        match fornax_check::read(value) {
             Ok(block) => drop(out.insert(FORNAX.to_string(), block)),
             Err(found) => issues.extend(found),
         }
     }
-    if issues.is_empty() { Ok(out) } else { Err(issues) }
+    if issues.is_empty() {
+        Ok(out)
+    } else {
+        Err(issues)
+    }
 }
 
 /// Whether `name` is an `env_<name>` block (`^env_\S*$`).
 pub fn is_env_block(name: &str) -> bool {
-    name.strip_prefix("env_").is_some_and(|rest| !rest.contains(char::is_whitespace))
+    name.strip_prefix("env_")
+        .is_some_and(|rest| !rest.contains(char::is_whitespace))
 }
 
 /// The name under which `key` was written in `raw`, and its value: the first that says something of its own name and
 /// its aliases; failing that a plain `false` or 0. (pm2 7.0.4 loses `false` and 0 in snake_case keys; here they count.)
 pub fn pick<'a>(key: &Key, raw: &'a Map<String, Value>) -> Option<(&'a str, &'a Value)> {
     let camel = key.camel();
-    let names = || std::iter::once(key.name).chain(key.aliases.iter().copied()).chain(camel.as_deref());
-    let entry = |name: &str| raw.get_key_value(name).map(|(name, value)| (name.as_str(), value));
-    let says_something = names().filter_map(entry).find(|(_, value)| !is_falsy(value));
-    says_something.or_else(|| names().filter_map(entry).find(|(_, value)| counts_though_falsy(key, value)))
+    let names = || {
+        std::iter::once(key.name)
+            .chain(key.aliases.iter().copied())
+            .chain(camel.as_deref())
+    };
+    let entry = |name: &str| {
+        raw.get_key_value(name)
+            .map(|(name, value)| (name.as_str(), value))
+    };
+    let says_something = names()
+        .filter_map(entry)
+        .find(|(_, value)| !is_falsy(value));
+    says_something.or_else(|| {
+        names()
+            .filter_map(entry)
+            .find(|(_, value)| counts_though_falsy(key, value))
+    })
 }
 
 fn counts_though_falsy(key: &Key, value: &Value) -> bool {
@@ -107,7 +126,11 @@ fn as_number(value: &Value) -> Option<Number> {
 }
 
 fn parse_number(text: &str) -> Option<Number> {
-    if !text.bytes().any(|b| b.is_ascii_digit()) || text.bytes().any(|b| b.is_ascii_alphabetic() && !b.eq_ignore_ascii_case(&b'e')) {
+    if !text.bytes().any(|b| b.is_ascii_digit())
+        || text
+            .bytes()
+            .any(|b| b.is_ascii_alphabetic() && !b.eq_ignore_ascii_case(&b'e'))
+    {
         return None;
     }
     let number: f64 = text.parse().ok()?;
@@ -141,20 +164,35 @@ mod tests {
     #[test]
     fn values_are_brought_to_their_types() {
         for (app, want) in [
-            (json!({"kill_timeout": "1e3"}), json!({"kill_timeout": 1000})),
+            (
+                json!({"kill_timeout": "1e3"}),
+                json!({"kill_timeout": 1000}),
+            ),
             (json!({"kill_timeout": " 5 "}), json!({"kill_timeout": 5})),
             (json!({"kill_timeout": [5]}), json!({"kill_timeout": 5})),
             (json!({"max_restarts": "5.5"}), json!({"max_restarts": 5.5})),
-            (json!({"stop_exit_codes": [0]}), json!({"stop_exit_codes": 0})),
-            (json!({"stop_exit_codes": [0, 130]}), json!({"stop_exit_codes": [0, 130]})),
+            (
+                json!({"stop_exit_codes": [0]}),
+                json!({"stop_exit_codes": 0}),
+            ),
+            (
+                json!({"stop_exit_codes": [0, 130]}),
+                json!({"stop_exit_codes": [0, 130]}),
+            ),
             (json!({"instances": "max"}), json!({"instances": 0})),
             (json!({"args": "a 'b c'"}), json!({"args": ["a", "b c"]})),
             (json!({"args": ["a b", 5]}), json!({"args": ["a b", 5]})),
             (json!({"watch": "a b"}), json!({"watch": "a b"})),
             (json!({"foo": 1, "exec_timeout": 7}), json!({})),
             (json!({"kill_timeout": null, "env": null}), json!({})),
-            (json!({"maxMemoryRestart": "1M"}), json!({"max_memory_restart": "1M"})),
-            (json!({"env_x": {"A": 1}, "envx": {}}), json!({"env_x": {"A": 1}})),
+            (
+                json!({"maxMemoryRestart": "1M"}),
+                json!({"max_memory_restart": "1M"}),
+            ),
+            (
+                json!({"env_x": {"A": 1}, "envx": {}}),
+                json!({"env_x": {"A": 1}}),
+            ),
         ] {
             assert_eq!(read(app.clone()), Ok(want), "{app}");
         }
@@ -163,10 +201,19 @@ mod tests {
     #[test]
     fn the_first_name_that_says_something_wins() {
         for (app, want) in [
-            (json!({"out": "1", "output": "2", "out_file": "0"}), json!({"out_file": "0"})),
+            (
+                json!({"out": "1", "output": "2", "out_file": "0"}),
+                json!({"out_file": "0"}),
+            ),
             (json!({"out": "1", "output": "2"}), json!({"out_file": "1"})),
-            (json!({"out_file": "", "outFile": "c"}), json!({"out_file": "c"})),
-            (json!({"wait_ready": false, "waitReady": true}), json!({"wait_ready": true})),
+            (
+                json!({"out_file": "", "outFile": "c"}),
+                json!({"out_file": "c"}),
+            ),
+            (
+                json!({"wait_ready": false, "waitReady": true}),
+                json!({"wait_ready": true}),
+            ),
         ] {
             assert_eq!(read(app.clone()), Ok(want), "{app}");
         }
@@ -175,11 +222,26 @@ mod tests {
     #[test]
     fn zero_and_false_count_where_they_mean_something() {
         for (app, want) in [
-            (json!({"max_restarts": 0, "wait_ready": false, "kill_retry_time": 0}), json!({"wait_ready": false, "max_restarts": 0, "kill_retry_time": 0})),
-            (json!({"restart_delay": 0, "autorestart": false}), json!({"restart_delay": 0, "autorestart": false})),
-            (json!({"max_memory_restart": 0, "exp_backoff_restart_delay": 0}), json!({})),
-            (json!({"min_uptime": 0, "max_memory_restart": false, "out_file": false, "env": ""}), json!({})),
-            (json!({"log_date_format": "", "namespace": "", "args": ""}), json!({"args": []})),
+            (
+                json!({"max_restarts": 0, "wait_ready": false, "kill_retry_time": 0}),
+                json!({"wait_ready": false, "max_restarts": 0, "kill_retry_time": 0}),
+            ),
+            (
+                json!({"restart_delay": 0, "autorestart": false}),
+                json!({"restart_delay": 0, "autorestart": false}),
+            ),
+            (
+                json!({"max_memory_restart": 0, "exp_backoff_restart_delay": 0}),
+                json!({}),
+            ),
+            (
+                json!({"min_uptime": 0, "max_memory_restart": false, "out_file": false, "env": ""}),
+                json!({}),
+            ),
+            (
+                json!({"log_date_format": "", "namespace": "", "args": ""}),
+                json!({"args": []}),
+            ),
             (json!({"cron_restart": 0}), json!({"cron_restart": 0})),
         ] {
             assert_eq!(read(app.clone()), Ok(want), "{app}");
@@ -211,7 +273,8 @@ mod tests {
         leaf.prop_recursive(3, 16, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map("[a-z_]{1,8}", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+                prop::collection::btree_map("[a-z_]{1,8}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
     }
