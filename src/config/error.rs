@@ -79,14 +79,14 @@ pub enum ConfigError {
     },
     /// Its text or its shape is wrong.
     #[error("{0}")]
-    Malformed(Problem),
+    Malformed(Box<Problem>),
 }
 
 impl ConfigError {
     /// The same as a [`Problem`], for reports that list several.
     pub fn into_problem(self) -> Problem {
         let (path, what, mend) = match &self {
-            ConfigError::Malformed(problem) => return problem.clone(),
+            ConfigError::Malformed(problem) => return Problem::clone(problem),
             ConfigError::NotFound(path) => (
                 path,
                 "file not found".to_string(),

@@ -1,7 +1,6 @@
 //! What the core asks of the machine, answered by the machine.
 
 use crate::core::spec::context::{Host, User};
-use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -55,10 +54,7 @@ impl Host for SystemHost {
         use nix::unistd::{Uid, User as Entry};
         let entry = match name_or_id.parse() {
             Ok(uid) => Entry::from_uid(Uid::from_raw(uid)),
-            Err(_) => CString::new(name_or_id)
-                .ok()
-                .and_then(|_| Entry::from_name(name_or_id).transpose())
-                .transpose(),
+            Err(_) => Entry::from_name(name_or_id),
         };
         let entry = entry.ok().flatten()?;
         Some(User {
@@ -73,7 +69,6 @@ impl Host for SystemHost {
         if let Ok(gid) = name_or_id.parse() {
             return Some(gid);
         }
-        CString::new(name_or_id).ok()?;
         Group::from_name(name_or_id)
             .ok()
             .flatten()

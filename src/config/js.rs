@@ -132,7 +132,7 @@ fn run(name: &str, file: &str, stdin: &str, max: u64) -> Result<Value, ConfigErr
             "end it with `module.exports = { apps: [ … ] }`",
         ),
     };
-    Err(ConfigError::Malformed(Problem {
+    Err(ConfigError::Malformed(Box::new(Problem {
         file: name.to_string(),
         line,
         column,
@@ -140,7 +140,7 @@ fn run(name: &str, file: &str, stdin: &str, max: u64) -> Result<Value, ConfigErr
         what,
         mend: mend.to_string(),
         pm2: Some(format!("File {name} malformated")),
-    }))
+    })))
 }
 
 /// Hands the child its stdin, waits for it to end and returns its stdout; kills it when it takes too long or writes too

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// Parses lenient JSON (JSON5). Of a key written twice the last one counts.
 pub fn parse(file: &str, text: &str) -> Result<(Value, Positions), ConfigError> {
     let malformed = |place: Option<Place>, what: String, mend: &str| {
-        ConfigError::Malformed(Problem {
+        ConfigError::Malformed(Box::new(Problem {
             file: file.to_string(),
             line: place.map(|place| place.line),
             column: place.map(|place| place.column),
@@ -15,7 +15,7 @@ pub fn parse(file: &str, text: &str) -> Result<(Value, Positions), ConfigError> 
             what,
             mend: mend.to_string(),
             pm2: Some(format!("File {file} malformated")),
-        })
+        }))
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Before the parser proper, which recurses without a limit of its own.
@@ -27,7 +27,8 @@ pub fn parse(file: &str, text: &str) -> Result<(Value, Positions), ConfigError> 
         )
     })?;
     let value = json5::from_str(text).map_err(|error| {
-        let place = error.position().map(|p| Place {
+        let start = Place { line: 1, column: 1 };
+        let place = error.position().map_or(start, |p| Place {
             line: number(p.line),
             column: number(p.column),
         });
@@ -35,7 +36,7 @@ pub fn parse(file: &str, text: &str) -> Result<(Value, Positions), ConfigError> 
             .code()
             .map_or_else(|| error.to_string(), |code| code.to_string());
         malformed(
-            place,
+            Some(place),
             format!("is not JSON: {what}"),
             "see what stands before this place; a computed value needs an ecosystem.config.js",
         )

@@ -103,7 +103,9 @@ impl Source {
     }
 
     fn malformed(&self, pointer: &str, what: &str, mend: &str) -> ConfigError {
-        ConfigError::Malformed(self.problem(pointer, &SpecIssue::new(pointer, what, mend)))
+        ConfigError::Malformed(Box::new(
+            self.problem(pointer, &SpecIssue::new(pointer, what, mend)),
+        ))
     }
 }
 

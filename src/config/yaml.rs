@@ -18,7 +18,7 @@ pub fn parse(file: &str, text: &str) -> Result<(Value, Positions), ConfigError> 
     };
     let root: Spanned<Tree> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().map(|l| place(l.line(), l.column()));
-        ConfigError::Malformed(Problem {
+        ConfigError::Malformed(Box::new(Problem {
             file: file.to_string(),
             line: place.map(|p| p.line),
             column: place.map(|p| p.column),
@@ -26,7 +26,7 @@ pub fn parse(file: &str, text: &str) -> Result<(Value, Positions), ConfigError> 
             what: format!("is not YAML: {}", error.without_snippet()),
             mend: "see what stands at this place; indent with spaces, and quote text that has a colon".to_string(),
             pm2: Some(format!("File {file} malformated")),
-        })
+        }))
     })?;
     let mut positions = Positions::default();
     let start = place_of(&root);

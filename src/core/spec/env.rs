@@ -121,13 +121,11 @@ pub fn assemble(layers: &Layers<'_>, ctx: &StartContext) -> Map<String, Value> {
 /// The client's environment with what PM2's client adds, less what is filtered.
 fn inherited(filter: Option<&Value>, ctx: &StartContext) -> Map<String, Value> {
     let mut env = ctx.env.clone();
-    if !ctx.programmatic {
-        env.insert("PM2_USAGE".into(), "CLI".into());
-    }
+    env.insert("PM2_USAGE".into(), "CLI".into());
     if ctx.origin == Origin::Config {
         env.insert("PM2_JSON_PROCESSING".into(), "true".into());
     }
-    env.retain(|name, _| !filtered(name, filter) && !(ctx.programmatic && is_own_field(name)));
+    env.retain(|name, _| !(filtered(name, filter) || ctx.programmatic && is_own_field(name)));
     env
 }
 
@@ -181,4 +179,25 @@ pub fn is_undefined(raw: &Map<String, Value>, ctx: &StartContext) -> bool {
     ctx.env_name
         .as_ref()
         .is_some_and(|name| !raw.contains_key(&format!("env_{name}")) && ctx.deploy_env.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn variables_are_filtered_by_name_by_part_or_all_but_the_basic_ones() {
+        for (name, filter, want) in [
+            ("HOME", json!("HOM"), false),
+            ("HOME", json!("HOME"), true),
+            ("HOME", json!(["HOM"]), true),
+            ("HOME", json!([]), false),
+            ("HOME", json!(true), false),
+            ("TOKEN", json!(true), true),
+            ("TOKEN", json!(false), false),
+        ] {
+            assert_eq!(filtered(name, Some(&filter)), want, "{name} {filter}");
+        }
+    }
 }

@@ -140,7 +140,7 @@ fn typescript(ctx: &StartContext, host: &dyn Host) -> Result<Launch, SpecIssue> 
         .which("node", path_env(ctx))
         .and_then(|node| host.node_version(&node));
     match version {
-        Some(v) if v >= (23, 6) || (v >= (22, 18) && v < (23, 0)) => Ok(Launch::by("node")),
+        Some(v) if v >= (23, 6) || ((22, 18)..(23, 0)).contains(&v) => Ok(Launch::by("node")),
         Some(v) if v >= (22, 6) => Ok(Launch { interpreter: "node".into(), extra_args: vec!["--experimental-strip-types".into()] }),
         _ => Err(SpecIssue::new(
             "/script",

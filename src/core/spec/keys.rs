@@ -193,6 +193,8 @@ const fn aliased(
 }
 
 /// Every named key; `env_<name>` blocks come on top. In the order in which PM2 stores and reports them.
+// One key a line.
+#[rustfmt::skip]
 pub const KEYS: [Key; 64] = [
     aliased(
         "script",

@@ -6,6 +6,7 @@ pub mod conf;
 pub mod context;
 pub mod env;
 pub mod fornax;
+pub mod fornax_check;
 pub mod home;
 pub mod instances;
 pub mod interpreter;

@@ -35,7 +35,7 @@ pub fn app(app: &Conf, ctx: &StartContext, host: &dyn Host) -> Result<AppConf, V
     let written = with_overrides(app, ctx);
     let mut conf = raw::canonical(&written)?;
     name(&mut conf, ctx).map_err(|issue| vec![issue])?;
-    switches(&mut conf, ctx);
+    switches(&mut conf, &written, ctx);
     units(&mut conf);
     let mut issues = Vec::new();
     if conf.get("env").is_some_and(Value::is_string) {
@@ -115,7 +115,7 @@ fn name(conf: &mut Conf, ctx: &StartContext) -> Result<(), SpecIssue> {
 }
 
 /// Keys that set other keys, then the defaults that PM2 stores.
-fn switches(conf: &mut Conf, ctx: &StartContext) {
+fn switches(conf: &mut Conf, written: &Conf, ctx: &StartContext) {
     if is_true(conf, "time") || ctx.var("ASZ_MODE").is_some() {
         conf.insert("log_date_format".into(), "YYYY-MM-DDTHH:mm:ss".into());
     }
@@ -135,11 +135,13 @@ fn switches(conf: &mut Conf, ctx: &StartContext) {
     {
         conf.insert("exec_mode".into(), format!("{mode}_mode").into());
     }
-    // As PM2 does: `merge_logs: false` does not bring back the id in the file names of an app of one process.
     let single = conf.get("instances").is_none_or(raw::is_falsy)
         && text(conf, "exec_mode") != Some("cluster_mode");
-    if single {
+    if single && written.get("merge_logs").is_none_or(Value::is_null) {
         conf.insert("merge_logs".into(), true.into());
+    }
+    if conf.get("merge_logs") == Some(&Value::Bool(false)) {
+        conf.shift_remove("merge_logs");
     }
     for key in KEYS.iter().filter(|key| STORED.contains(&key.name)) {
         let default = serde_json::from_str(key.default).unwrap_or(Value::Null);

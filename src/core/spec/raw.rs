@@ -1,6 +1,7 @@
 //! From an app as written to its canonical keys: aliases, camelCase, numbers as text, lists as text (pm2-behaviour 5.2).
 
 use super::args;
+use super::fornax_check;
 use super::issue::SpecIssue;
 use super::keys::{ENV_BLOCK_KINDS, KEYS, Key, Kind};
 use super::validate;
@@ -35,7 +36,7 @@ pub fn canonical(raw: &Map<String, Value>) -> Result<Map<String, Value>, Vec<Spe
         }
     }
     if let Some(value) = raw.get(FORNAX) {
-        match validate::fornax(value) {
+        match fornax_check::read(value) {
             Ok(block) => drop(out.insert(FORNAX.to_string(), block)),
             Err(found) => issues.extend(found),
         }

@@ -1,0 +1,68 @@
+//! `scale` and `reset` (pm2 7.0.4, spec 4.8, 6.2).
+
+use super::act::{self, Action};
+use super::list;
+use crate::cli::session::{Session, Told};
+use crate::core::ids::PmId;
+use crate::pm2::client::ClientError;
+use anyhow::bail;
+use clap::ArgMatches;
+use serde_json::{Value, json};
+
+/// `pm2 scale NAME 4`, or `+2`.
+pub fn run(session: &mut Session, matches: &ArgMatches, name: &str, number: &str) -> anyhow::Result<()> {
+    let rows = session.rows()?;
+    let ids: Vec<PmId> = rows.iter().filter(|row| row.name == name).map(|row| PmId(row.pm_id)).collect();
+    let Some(first) = ids.first() else {
+        session.output.error(&format!("Application {name} not found"));
+        bail!(Told);
+    };
+    let wanted = match number.strip_prefix('+') {
+        Some(more) => more.parse::<usize>().ok().map(|more| ids.len() + more),
+        None => number.parse().ok(),
+    };
+    let Some(wanted) = wanted.filter(|wanted| *wanted <= 10_000) else {
+        session.output.error(&format!("`{number}` is not a number of instances; use 4 or +2"));
+        bail!(Told);
+    };
+    match wanted.cmp(&ids.len()) {
+        std::cmp::Ordering::Equal => {
+            session.output.error("Nothing to do");
+            bail!(Told);
+        }
+        std::cmp::Ordering::Greater => {
+            for _ in ids.len()..wanted {
+                session.output.done("Scaling up application");
+                session.daemon(false)?.call::<Value>("duplicateProcessId", &[json!(first)])?;
+            }
+        }
+        std::cmp::Ordering::Less => act::apply(session, Action::Delete, name, &ids[..ids.len() - wanted], &rows, &Value::Null)?,
+    }
+    list::after_action(session, matches)
+}
+
+/// `pm2 reset`: counters to zero.
+pub fn reset(session: &mut Session, matches: &ArgMatches, word: &str) -> anyhow::Result<()> {
+    let rows = session.rows()?;
+    let target = act::parse(session, word)?;
+    let mut ids = act::select(&target, &rows);
+    if ids.is_empty() {
+        match target.id_meant() {
+            Some(id) => ids.push(id),
+            None => {
+                session.output.error("Unknown process name");
+                bail!(Told);
+            }
+        }
+    }
+    for id in ids {
+        session.output.done(&format!("Resetting meta for process id {id}"));
+        match session.daemon(false)?.call::<Value>("resetMetaProcessId", &[json!(id)]) {
+            Ok(_) => {}
+            // PM2 prints it and ends with 0 (spec 6.2).
+            Err(ClientError::Refused(words)) => session.output.error(&words),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    list::after_action(session, matches)
+}
