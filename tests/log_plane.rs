@@ -983,3 +983,98 @@ fn a_shutdown_writes_what_is_in_the_pipes_and_ends_followers() {
     assert!(rig.plane.stats().blocking_recv().is_err());
     rig.plane.shutdown();
 }
+
+#[test]
+fn of_a_shared_file_each_follower_and_each_tail_gets_its_own_lines() {
+    let rig = Rig::new();
+    let shared = LogConfig {
+        out_file: Some(rig.path("all.log")),
+        err_file: Some(rig.path("all.log")),
+        ..rig.config(LogFormat::Raw)
+    };
+    let mut apps: Vec<App> = (0..3).map(|id| rig.attach(id, 7, shared.clone())).collect();
+    for n in 0..1000 {
+        for app in &mut apps {
+            app.out
+                .write_all(format!("{} out {n}\n", app.instance).as_bytes())
+                .unwrap();
+            app.err
+                .write_all(format!("{} err {n}\n", app.instance).as_bytes())
+                .unwrap();
+        }
+        if n % 50 == 0 {
+            apps.iter().for_each(|app| drop(rig.finish(app)));
+        }
+    }
+    apps.iter().for_each(|app| drop(rig.finish(app)));
+    let filter = Filter {
+        instances: Some(vec![PmId(1)]),
+        ..Filter::default()
+    };
+    let position = |stream| Position {
+        instance: PmId(1),
+        stream,
+        after_seq: 0,
+    };
+    let mut follower = rig
+        .plane
+        .follow(filter, vec![position(Stream::Out), position(Stream::Err)])
+        .unwrap();
+    let (lines, missed) = collect(&mut follower, 2000);
+    assert_eq!((lines.len(), missed), (2000, 0));
+    for word in ["out", "err"] {
+        let of_stream: Vec<&str> = lines
+            .iter()
+            .map(|(_, line)| line.as_str())
+            .filter(|line| line.contains(word))
+            .collect();
+        let want: Vec<String> = (0..1000).map(|n| format!("1 {word} {n}")).collect();
+        assert_eq!(of_stream, want);
+    }
+    apps[0].out.write_all(b"not for it\n").unwrap();
+    rig.finish(&apps[0]);
+    apps[1].out.write_all(b"live\n").unwrap();
+    assert_eq!(collect(&mut follower, 1).0, [(6002, "live".to_owned())]);
+
+    let tail = rig.tail(
+        vec![
+            TailTarget::Stream(PmId(2), Stream::Err),
+            TailTarget::Stream(PmId(0), Stream::Out),
+        ],
+        4000,
+    );
+    assert_eq!(tail.lines.len(), 2001);
+    assert!(tail.lines.iter().all(|line| match line.target {
+        0 => line.text.starts_with("2 err") && line.stream == Some(Stream::Err),
+        _ =>
+            (line.text.starts_with("0 out") || line.text == "not for it")
+                && line.instance == Some(PmId(0)),
+    }));
+}
+
+#[test]
+fn a_stream_without_a_position_is_live_while_others_are_read_back() {
+    let rig = Rig::new();
+    let mut app = rig.attach(0, 1, rig.config(LogFormat::Raw));
+    for n in 0..20_000 {
+        app.out.write_all(format!("old {n}\n").as_bytes()).unwrap();
+    }
+    rig.finish(&app);
+    let mut follower = rig
+        .plane
+        .follow(
+            Filter::default(),
+            vec![Position {
+                instance: PmId(0),
+                stream: Stream::Out,
+                after_seq: 0,
+            }],
+        )
+        .unwrap();
+    until("the follower to be known", || rig.stats().followers == 1);
+    app.err.write_all(b"new\n").unwrap();
+    rig.finish(&app);
+    let (lines, missed) = collect(&mut follower, 20_001);
+    assert_eq!((lines.len(), missed), (20_001, 0));
+    assert_eq!(lines.last().unwrap(), &(1, "new".to_owned()));
+}

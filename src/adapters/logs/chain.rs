@@ -1,6 +1,7 @@
 //! A log file and its rotated ones, open for reading: renames and deletions no longer touch what is read.
 
 use super::index::Mark;
+use super::owners::Owners;
 use super::rotate;
 use flate2::read::MultiGzDecoder;
 use std::fs::{File, OpenOptions};
@@ -33,21 +34,24 @@ pub(super) struct Chain {
     pub marks: Vec<Mark>,
     /// The number after the last line on disk.
     pub next: u64,
+    /// Whose its lines are.
+    pub owners: Owners,
 }
 
 impl Chain {
     /// A chain without files yet.
-    pub fn empty(marks: Vec<Mark>, next: u64) -> Self {
+    pub fn empty(marks: Vec<Mark>, next: u64, owners: Owners) -> Self {
         Self {
             links: Vec::new(),
             marks,
             next,
+            owners,
         }
     }
 
     /// The chain of a path that no sink owns.
     pub fn of_path(path: &Path, bytes: u64) -> Self {
-        let mut chain = Self::empty(Vec::new(), 0);
+        let mut chain = Self::empty(Vec::new(), 0, Owners::default());
         chain.open(path, u64::MAX, None, bytes, 0);
         chain
     }

@@ -53,7 +53,7 @@ pub(super) enum Command {
     },
     Chains {
         targets: Vec<TailTarget>,
-        reply: SyncSender<Vec<(usize, Chain)>>,
+        reply: SyncSender<Vec<(Vec<usize>, Chain)>>,
     },
     Zipped {
         sink: u64,
@@ -113,13 +113,14 @@ impl Bell {
         }
     }
 
-    /// Whether it has been rung; silences it. Commands sent before are then in the mailbox.
+    /// Whether it has been rung since the last answer. Commands sent before the ring are then in the mailbox.
     pub fn answer(&self) -> bool {
-        if !self.rung.load(Ordering::Acquire) {
-            return false;
-        }
-        // Read first: a ring after this reaches the next look.
+        self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::AcqRel)
+    }
+
+    /// Silences the event, after it has woken the engine and before the bell is answered.
+    pub fn hush(&self) {
+        // A ring may have been answered before its event came: then there is nothing to read the next time.
         let _ = self.event.read();
-        self.rung.swap(false, Ordering::AcqRel)
     }
 }

@@ -92,7 +92,9 @@ impl Engine {
             let now = Moment::now();
             let (mut read, mut roomy) = (0, ready > 0);
             for event in &events[..ready] {
-                if event.data() != BELL {
+                if event.data() == BELL {
+                    self.bell.hush();
+                } else {
                     let (length, has_room) = self.turn(event.data(), now);
                     read += length;
                     roomy &= has_room;
@@ -134,7 +136,7 @@ impl Engine {
         let Some(source) = self.sources.get_mut(&token) else {
             return (0, true);
         };
-        let Some(run) = self.runs.get_mut(&source.lane.run) else {
+        let Some(run) = self.runs.get_mut(&source.lane.run()) else {
             return (0, true);
         };
         let roomy = source.roomy;
@@ -219,7 +221,7 @@ impl Engine {
         for sink in source.lane.sinks() {
             self.outlets.sinks.release(sink);
         }
-        let key = source.lane.run;
+        let key = source.lane.run();
         if let Some(run) = self.runs.get_mut(&key) {
             for open in run.open.iter_mut().filter(|open| **open == Some(token)) {
                 *open = None;

@@ -1,6 +1,7 @@
 //! Live lines to followers: one bounded queue each; a slow one loses its oldest lines and learns how many.
 
 use super::config::LogOptions;
+use super::owners::Owner;
 use crate::core::ids::{Generation, PmId, Stream};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -13,7 +14,7 @@ use tokio::sync::Notify;
 pub struct Batch {
     /// Whose.
     pub instance: PmId,
-    /// Of which run; in lines read back from disk, the latest run.
+    /// Of which run.
     pub generation: Generation,
     /// The app's name.
     pub name: Arc<str>,
@@ -56,17 +57,45 @@ pub struct Position {
 }
 
 impl Filter {
-    fn takes(&self, instance: PmId, name: &str, namespace: &str, stream: Stream) -> bool {
-        self.stream.is_none_or(|wanted| wanted == stream)
-            && self.name.as_ref().is_none_or(|wanted| wanted == name)
+    /// Whether it takes the lines of `owner`.
+    pub(super) fn takes(&self, owner: &Owner) -> bool {
+        self.stream.is_none_or(|wanted| wanted == owner.stream)
+            && self
+                .name
+                .as_ref()
+                .is_none_or(|wanted| **wanted == *owner.name)
             && self
                 .namespace
                 .as_ref()
-                .is_none_or(|wanted| wanted == namespace)
+                .is_none_or(|wanted| **wanted == *owner.namespace)
             && self
                 .instances
                 .as_ref()
-                .is_none_or(|wanted| wanted.contains(&instance))
+                .is_none_or(|wanted| wanted.contains(&owner.instance))
+    }
+}
+
+impl Batch {
+    /// Lines of `owner`.
+    pub(super) fn new(owner: &Owner, first_seq: u64, count: u64, at_ms: u64, text: Bytes) -> Self {
+        let (name, namespace) = (Arc::clone(&owner.name), Arc::clone(&owner.namespace));
+        let Owner {
+            instance,
+            generation,
+            stream,
+            ..
+        } = *owner;
+        Self {
+            instance,
+            generation,
+            name,
+            namespace,
+            stream,
+            first_seq,
+            count,
+            at_ms,
+            text,
+        }
     }
 }
 
@@ -148,10 +177,24 @@ impl Queue {
     }
 }
 
+#[derive(Debug)]
+struct Listener {
+    filter: Filter,
+    /// Streams that it reads from disk for now.
+    except: Vec<(PmId, Stream)>,
+    queue: Arc<Queue>,
+}
+
+impl Listener {
+    fn takes(&self, owner: &Owner) -> bool {
+        self.filter.takes(owner) && !self.except.contains(&(owner.instance, owner.stream))
+    }
+}
+
 /// The followers. Owner: the engine thread.
 #[derive(Debug)]
 pub(super) struct Hub {
-    followers: Vec<(Filter, Arc<Queue>)>,
+    followers: Vec<Listener>,
     pub missed_total: Arc<AtomicU64>,
 }
 
@@ -174,38 +217,41 @@ impl Hub {
         self.followers.len()
     }
 
-    /// A queue that gets what `filter` takes, from now on.
-    pub fn add(&mut self, filter: Filter, queue: Arc<Queue>) {
-        self.forget_left();
-        self.followers.push((filter, queue));
-    }
-
-    /// Whether somebody wants these lines.
-    pub fn wants(&mut self, instance: PmId, name: &str, namespace: &str, stream: Stream) -> bool {
+    /// A queue that gets what `filter` takes, but for some streams, from now on. It is put in its own place if it is known.
+    pub fn add(&mut self, filter: Filter, except: Vec<(PmId, Stream)>, queue: Arc<Queue>) {
         self.forget_left();
         self.followers
-            .iter()
-            .any(|(filter, _)| filter.takes(instance, name, namespace, stream))
+            .retain(|known| !Arc::ptr_eq(&known.queue, &queue));
+        self.followers.push(Listener {
+            filter,
+            except,
+            queue,
+        });
     }
 
-    /// Gives a batch to all who want it.
-    pub fn publish(&self, batch: &Arc<Batch>) {
-        for (filter, queue) in &self.followers {
-            if filter.takes(batch.instance, &batch.name, &batch.namespace, batch.stream) {
-                queue.push(batch);
-            }
-        }
+    /// Whether somebody wants the lines of `owner`.
+    pub fn wants(&mut self, owner: &Owner) -> bool {
+        self.forget_left();
+        self.followers.iter().any(|listener| listener.takes(owner))
+    }
+
+    /// Gives a batch of `owner` to all who want it.
+    pub fn publish(&self, owner: &Owner, batch: &Arc<Batch>) {
+        self.followers
+            .iter()
+            .filter(|listener| listener.takes(owner))
+            .for_each(|listener| listener.queue.push(batch));
     }
 
     fn forget_left(&mut self) {
         self.followers
-            .retain(|(_, queue)| !queue.left.load(Ordering::Relaxed));
+            .retain(|listener| !listener.queue.left.load(Ordering::Relaxed));
     }
 
     /// Tells every follower that it is over.
     pub fn close(&mut self) {
-        for (_, queue) in self.followers.drain(..) {
-            queue.close();
+        for listener in self.followers.drain(..) {
+            listener.queue.close();
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::config::{LogConfig, RunLogs};
 use super::format::{Formatter, Moment};
 use super::hub::{Batch, Hub};
-use super::sinks::{Place, Sinks};
+use super::owners::Owner;
+use super::sinks::Sinks;
 use crate::core::ids::{Generation, PmId, Stream};
 use crate::core::logline::{LineSplitter, count_lines};
 use crate::sys::localtime::LocalClock;
@@ -51,8 +52,7 @@ pub(super) struct Source {
 /// Where the lines of a stream go.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub run: RunKey,
-    pub stream: Stream,
+    pub owner: Arc<Owner>,
     formatter: Formatter,
     sink: u64,
     combined: Option<u64>,
@@ -176,6 +176,11 @@ impl Source {
 }
 
 impl Lane {
+    /// The run it is of.
+    pub fn run(&self) -> RunKey {
+        (self.owner.instance, self.owner.generation)
+    }
+
     /// The sinks it holds.
     pub fn sinks(&self) -> impl Iterator<Item = u64> + use<> {
         [Some(self.sink), self.combined].into_iter().flatten()
@@ -208,13 +213,7 @@ impl Outlets {
         let own = (key.0, stream);
         let path = path.filter(|_| !config.disabled);
         let sink = self.sinks.acquire(path, own, config.rotation, now);
-        let place = Place {
-            sink,
-            generation: key.1,
-            name: Arc::clone(&run.name),
-            namespace: Arc::clone(&run.namespace),
-        };
-        self.sinks.set_place(own, place);
+        self.sinks.set_place(own, sink);
         let combined = config
             .combined_file
             .as_deref()
@@ -223,9 +222,15 @@ impl Outlets {
             .filter(|path| *path != "/dev/null")
             .map(|path| self.sinks.acquire(Some(path), own, config.rotation, now));
         let formatter = Formatter::new(&config.format, stream, key.0, &run.name);
-        Lane {
-            run: key,
+        let owner = Arc::new(Owner {
+            instance: key.0,
+            generation: key.1,
+            name: Arc::clone(&run.name),
+            namespace: Arc::clone(&run.namespace),
             stream,
+        });
+        Lane {
+            owner,
             formatter,
             sink,
             combined,
@@ -239,7 +244,7 @@ impl Outlets {
         if head.is_empty() && body.is_empty() {
             return;
         }
-        if lane.stream == Stream::Err {
+        if lane.owner.stream == Stream::Err {
             run.note_errors(head);
             run.note_errors(body);
         }
@@ -258,27 +263,17 @@ impl Outlets {
             }
             (self.text.as_slice(), count)
         };
-        let first_seq = self.sinks.append(lane.sink, text, count, now);
+        let owner = &lane.owner;
+        let first_seq = self.sinks.append(lane.sink, text, count, owner, now);
         if let Some(combined) = lane.combined {
-            self.sinks.append(combined, text, count, now);
+            self.sinks.append(combined, text, count, owner, now);
         }
-        let (instance, generation) = lane.run;
-        if !self.hub.is_empty()
-            && self
-                .hub
-                .wants(instance, &run.name, &run.namespace, lane.stream)
-        {
-            self.hub.publish(&Arc::new(Batch {
-                instance,
-                generation,
-                name: Arc::clone(&run.name),
-                namespace: Arc::clone(&run.namespace),
-                stream: lane.stream,
-                first_seq,
-                count,
-                at_ms: now.wall_ms,
-                text: Bytes::copy_from_slice(text),
-            }));
+        if !self.hub.is_empty() && self.hub.wants(owner) {
+            let text = Bytes::copy_from_slice(text);
+            self.hub.publish(
+                owner,
+                &Arc::new(Batch::new(owner, first_seq, count, now.wall_ms, text)),
+            );
         }
         if self.text.capacity() > KEEP_ROOM {
             self.text = Vec::new();

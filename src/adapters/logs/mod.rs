@@ -22,6 +22,7 @@ mod hub;
 mod index;
 mod intake;
 mod obey;
+mod owners;
 mod plane;
 mod replay;
 mod rotate;
@@ -30,6 +31,7 @@ mod sink_files;
 mod sinks;
 mod stats;
 mod tail;
+mod trouble;
 
 pub use config::{LogConfig, LogFormat, LogOptions, RunLogs};
 pub use follow::{FollowItem, Follower};

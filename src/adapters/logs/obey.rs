@@ -12,7 +12,6 @@ use super::sink::truncate_path;
 use super::stats::PlaneStats;
 use super::tail::{SCAN_BYTES, TailTarget};
 use crate::core::ids::PmId;
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,14 +46,14 @@ impl Engine {
             Command::Stats { reply } => {
                 let _ = reply.send(self.stats());
             }
-            Command::Follow { filter, queue } => self.outlets.hub.add(filter, queue),
+            Command::Follow { filter, queue } => self.outlets.hub.add(filter, Vec::new(), queue),
             Command::CatchUp {
                 filter,
                 positions,
                 queue,
                 reply,
             } => {
-                let _ = reply.send(self.catch_up(filter, &positions, queue));
+                let _ = reply.send(self.catch_up(filter, &positions, &queue));
             }
             Command::Chains { targets, reply } => {
                 let _ = reply.send(self.chains(&targets));
@@ -97,13 +96,15 @@ impl Engine {
         for source in self
             .sources
             .values_mut()
-            .filter(|source| source.lane.run.0 == instance)
+            .filter(|source| source.lane.owner.instance == instance)
         {
-            let key = source.lane.run;
+            let key = source.lane.run();
             let Some(run) = self.runs.get(&key) else {
                 continue;
             };
-            let lane = self.outlets.lane(key, run, source.lane.stream, config, now);
+            let lane = self
+                .outlets
+                .lane(key, run, source.lane.owner.stream, config, now);
             let before = std::mem::replace(&mut source.lane, lane);
             for sink in before.sinks() {
                 self.outlets.sinks.release(sink);
@@ -135,92 +136,84 @@ impl Engine {
         }
     }
 
-    /// The files of each target; a file that two targets share counts for the first.
-    fn chains(&mut self, targets: &[TailTarget]) -> Vec<(usize, Chain)> {
+    /// The files of the targets, each with the targets that it holds.
+    fn chains(&mut self, targets: &[TailTarget]) -> Vec<(Vec<usize>, Chain)> {
         let sinks = &mut self.outlets.sinks;
-        let mut seen = HashSet::new();
-        let mut chains = Vec::new();
+        let mut files: Vec<(PathBuf, Vec<usize>)> = Vec::new();
         for (at, target) in targets.iter().enumerate() {
             let path = match target {
                 TailTarget::Path(path) => Some(path.clone()),
                 TailTarget::Stream(instance, stream) => {
-                    let id = sinks.place((*instance, *stream)).map(|place| place.sink);
-                    id.and_then(|id| sinks.get_mut(id))
-                        .and_then(|sink| sink.path.clone())
+                    let sink = sinks
+                        .place((*instance, *stream))
+                        .and_then(|id| sinks.get_mut(id));
+                    sink.and_then(|sink| sink.path.clone())
                 }
             };
-            let Some(path) = path.filter(|path| seen.insert(path.clone())) else {
-                continue;
-            };
-            let chain = match sinks.at_path(&path) {
-                Some(sink) => sink.chain(SCAN_BYTES, 0),
-                None => Chain::of_path(&path, SCAN_BYTES),
-            };
-            chains.push((at, chain));
+            let Some(path) = path else { continue };
+            match files.iter_mut().find(|(known, _)| *known == path) {
+                Some((_, holds)) => holds.push(at),
+                None => files.push((path, vec![at])),
+            }
         }
-        chains
+        let chain = |path: PathBuf| match sinks.at_path(&path) {
+            Some(sink) => sink.chain(SCAN_BYTES, 0),
+            None => Chain::of_path(&path, SCAN_BYTES),
+        };
+        let mut chain = chain;
+        files
+            .into_iter()
+            .map(|(path, holds)| (holds, chain(path)))
+            .collect()
     }
 
-    /// What a follower has not seen; when that is little, it is live from here on.
-    fn catch_up(&mut self, filter: Filter, positions: &[Position], queue: Arc<Queue>) -> CatchUp {
+    /// What a follower has not seen of the streams it names; when that is little, it is live from here on. Streams that it
+    /// does not name are live at once.
+    fn catch_up(&mut self, filter: Filter, positions: &[Position], queue: &Arc<Queue>) -> CatchUp {
         let mut backlogs: Vec<(u64, Backlog)> = Vec::new();
         for position in positions {
-            let Some(place) = self
-                .outlets
-                .sinks
-                .place((position.instance, position.stream))
-                .cloned()
-            else {
+            let stream = (position.instance, position.stream);
+            let Some(id) = self.outlets.sinks.place(stream) else {
                 continue;
             };
-            let Some(sink) = self.outlets.sinks.get_mut(place.sink) else {
+            let Some(sink) = self.outlets.sinks.get_mut(id) else {
                 continue;
             };
-            let (from, until) = (position.after_seq.saturating_add(1), sink.next_seq());
-            // Of two positions in one file the later one tells what was seen.
-            if let Some((_, known)) = backlogs.iter_mut().find(|(id, _)| *id == place.sink) {
-                known.from = known.from.max(from);
-                continue;
+            let from = position.after_seq.saturating_add(1);
+            match backlogs.iter_mut().find(|(known, _)| *known == id) {
+                // Of two positions in one file the later one tells what was seen.
+                Some((_, known)) => {
+                    known.from = known.from.max(from);
+                    known.streams.push(stream);
+                }
+                None => {
+                    let streams = vec![stream];
+                    let (until, chain) = (sink.next_seq(), sink.chain_from(from));
+                    backlogs.push((
+                        id,
+                        Backlog {
+                            streams,
+                            from,
+                            until,
+                            chain,
+                        },
+                    ));
+                }
             }
-            let first = sink
-                .index
-                .marks()
-                .iter()
-                .rev()
-                .find(|mark| mark.seq <= from)
-                .or(sink.index.marks().first());
-            let chain = sink.chain(u64::MAX, first.map_or(u64::MAX, |mark| mark.file_no));
-            let Position {
-                instance, stream, ..
-            } = *position;
-            let (generation, name, namespace) = (place.generation, place.name, place.namespace);
-            backlogs.push((
-                place.sink,
-                Backlog {
-                    instance,
-                    generation,
-                    name,
-                    namespace,
-                    stream,
-                    from,
-                    until,
-                    chain,
-                },
-            ));
         }
         let backlogs: Vec<Backlog> = backlogs
             .into_iter()
-            .map(|(_, backlog)| backlog)
+            .map(|(_, b)| b)
             .filter(|b| b.from < b.until)
             .collect();
-        let behind: u64 = backlogs
-            .iter()
-            .map(|backlog| backlog.until - backlog.from)
-            .sum();
+        let behind: u64 = backlogs.iter().map(|b| b.until - b.from).sum();
         let live = behind <= NEAR_LINES;
-        if live {
-            self.outlets.hub.add(filter, queue);
-        }
+        let except = if live {
+            Vec::new()
+        } else {
+            positions.iter().map(|p| (p.instance, p.stream)).collect()
+        };
+        self.outlets.hub.add(filter, except, Arc::clone(queue));
         CatchUp { backlogs, live }
     }
 }

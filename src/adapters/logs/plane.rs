@@ -120,8 +120,8 @@ impl LogPlane {
         self.ask(|reply| Command::Stats { reply })
     }
 
-    /// Follows what `filter` takes. With positions (which `filter` should take) the lines after them come first, from disk,
-    /// one stream after the other. In a file that several instances share, those lines are told as of the one asked for.
+    /// Follows what `filter` takes. Of the streams named in `resume` the lines after those come first, from disk, one file after
+    /// the other; other streams are followed from now on.
     pub fn follow(&self, filter: Filter, resume: Vec<Position>) -> Result<Follower, LogError> {
         let queue = new_queue(&self.inner.options, Arc::clone(&self.inner.missed_total));
         if resume.is_empty() {

@@ -4,7 +4,8 @@ use super::chain::{Chain, Link, read_line};
 use super::command::{Command, Mailbox};
 use super::follow::FollowItem;
 use super::hub::{Batch, Filter, Position, Queue};
-use crate::core::ids::{Generation, PmId, Stream};
+use super::owners::Owner;
+use crate::core::ids::{PmId, Stream};
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
@@ -16,14 +17,11 @@ const BATCH_BYTES: usize = 64 << 10;
 /// A line from disk is read up to this, in bytes: more than any line we write.
 const LINE_BYTES: usize = 8 << 20;
 
-/// The lines of one stream that are behind.
+/// The lines of one file that are behind.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    pub instance: PmId,
-    pub generation: Generation,
-    pub name: Arc<str>,
-    pub namespace: Arc<str>,
-    pub stream: Stream,
+    /// The streams that write there and are asked for.
+    pub streams: Vec<(PmId, Stream)>,
     /// The first line wanted.
     pub from: u64,
     /// The number after the last one wanted.
@@ -35,24 +33,13 @@ pub(super) struct Backlog {
 #[derive(Debug)]
 pub(super) struct CatchUp {
     pub backlogs: Vec<Backlog>,
-    /// Live lines go to its queue from the end of these backlogs on.
+    /// Live lines of all streams go to its queue from the end of these backlogs on. While it is `false`, only those of streams
+    /// without a position do.
     pub live: bool,
 }
 
 /// The follower is gone.
 struct Left;
-
-/// Sends items to the follower; counts lines.
-struct Sender {
-    items: mpsc::Sender<FollowItem>,
-}
-
-impl Sender {
-    /// Waits for room: this thread is the follower's own.
-    fn send(&self, item: FollowItem) -> Result<(), Left> {
-        self.items.blocking_send(item).map_err(|_| Left)
-    }
-}
 
 /// Runs on a thread of its own: asks, reads and sends until the follower is live. Ends early when it has left.
 pub(super) fn run(
@@ -62,13 +49,13 @@ pub(super) fn run(
     queue: Arc<Queue>,
     items: mpsc::Sender<FollowItem>,
 ) {
-    let sender = Sender { items };
     loop {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let (filter, queue_copy) = (filter.clone(), Arc::clone(&queue));
         let ask = Command::CatchUp {
             filter: filter.clone(),
             positions: positions.clone(),
-            queue: Arc::clone(&queue),
+            queue: queue_copy,
             reply,
         };
         let sent = mailbox.send(ask);
@@ -76,15 +63,21 @@ pub(super) fn run(
             return queue.close();
         };
         for backlog in &backlogs {
-            if replay(backlog, &sender).is_err() {
+            let replay = Replay {
+                backlog,
+                filter: &filter,
+                items: &items,
+                expected: backlog.from,
+                text: Vec::new(),
+            };
+            if replay.run().is_err() {
                 return;
             }
-            for position in positions
+            let done = |p: &&mut Position| backlog.streams.contains(&(p.instance, p.stream));
+            positions
                 .iter_mut()
-                .filter(|p| p.instance == backlog.instance && p.stream == backlog.stream)
-            {
-                position.after_seq = backlog.until - 1;
-            }
+                .filter(done)
+                .for_each(|position| position.after_seq = backlog.until - 1);
         }
         if live || queue.left.load(Ordering::Relaxed) {
             return;
@@ -92,94 +85,132 @@ pub(super) fn run(
     }
 }
 
-/// Sends one backlog; lines that are not on disk are told as missed, in their place.
-fn replay(backlog: &Backlog, sender: &Sender) -> Result<(), Left> {
-    let mut expected = backlog.from;
-    for link in backlog.chain.links.iter().rev() {
-        if let Err(error) = replay_file(backlog, link, &mut expected, sender)? {
-            tracing::warn!(%error, "a log file could not be read back; its lines count as missed");
-        }
-    }
-    if expected < backlog.until {
-        sender.send(FollowItem::Missed(backlog.until - expected))?;
-    }
-    Ok(())
+/// One backlog on its way to the follower.
+struct Replay<'a> {
+    backlog: &'a Backlog,
+    filter: &'a Filter,
+    items: &'a mpsc::Sender<FollowItem>,
+    /// Lines before this were told, as lines or as missed.
+    expected: u64,
+    /// Lines not sent yet: those just before `expected`.
+    text: Vec<u8>,
 }
 
-/// The lines of one file from number `expected` on.
-fn replay_file(
-    backlog: &Backlog,
-    link: &Link,
-    expected: &mut u64,
-    sender: &Sender,
-) -> Result<io::Result<()>, Left> {
-    let marks = backlog.chain.marks_of(link.no);
-    let ends = backlog.chain.ends(link.no);
-    if marks.is_empty() || ends <= *expected {
-        return Ok(Ok(()));
-    }
-    let begin = marks
-        .partition_point(|mark| mark.seq <= *expected)
-        .saturating_sub(1);
-    let mut reader = match link.reader(marks[begin].offset) {
-        Ok(reader) => reader,
-        Err(error) => return Ok(Err(error)),
-    };
-    let (mut offset, mut seq, mut at_ms, mut next) = (
-        marks[begin].offset,
-        marks[begin].seq,
-        marks[begin].at_ms,
-        begin + 1,
-    );
-    let (mut text, mut line): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
-    let mut first = seq;
-    let flush = |text: &mut Vec<u8>, first: u64, end: u64, at_ms: u64| -> Result<(), Left> {
-        if text.is_empty() {
-            return Ok(());
+impl Replay<'_> {
+    /// Sends it all; lines that are not on disk are told as missed, in their place.
+    fn run(mut self) -> Result<(), Left> {
+        for link in self.backlog.chain.links.iter().rev() {
+            if let Err(error) = self.file(link)? {
+                tracing::warn!(%error, "a log file could not be read back; its lines count as missed");
+            }
         }
-        let batch = Batch {
-            instance: backlog.instance,
-            generation: backlog.generation,
-            name: Arc::clone(&backlog.name),
-            namespace: Arc::clone(&backlog.namespace),
-            stream: backlog.stream,
-            first_seq: first,
-            count: end - first,
-            at_ms,
-            text: Bytes::from(std::mem::take(text)),
+        self.reach(self.backlog.until)
+    }
+
+    /// The lines of one file from number `expected` on. The outer error is the follower's, the inner one the disk's.
+    fn file(&mut self, link: &Link) -> Result<io::Result<()>, Left> {
+        let marks = self.backlog.chain.marks_of(link.no);
+        let begin = marks
+            .partition_point(|mark| mark.seq <= self.expected)
+            .saturating_sub(1);
+        let Some(mark) = marks
+            .get(begin)
+            .filter(|_| self.backlog.chain.ends(link.no) > self.expected)
+        else {
+            return Ok(Ok(()));
         };
-        sender.send(FollowItem::Lines(Arc::new(batch)))
-    };
-    while seq < backlog.until {
-        if let Some(mark) = marks.get(next).filter(|mark| mark.offset <= offset) {
-            flush(&mut text, first, seq, at_ms)?;
-            (seq, first, at_ms) = (mark.seq, mark.seq, mark.at_ms);
-            next += 1;
-            continue;
-        }
-        match read_line(&mut *reader, &mut line, LINE_BYTES) {
-            Ok(0) => break,
-            Ok(length) => offset += length as u64,
-            Err(error) => {
-                flush(&mut text, first, seq, at_ms)?;
-                return Ok(Err(error));
+        let mut reader = match link.reader(mark.offset) {
+            Ok(reader) => reader,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (mut mark, mut seq, mut offset, mut next) = (mark, mark.seq, mark.offset, begin + 1);
+        let (mut line, mut change) = (Vec::new(), 0);
+        let (mut owner, mut first): (Option<&Arc<Owner>>, u64) = (None, seq);
+        let mut failed = Ok(());
+        while seq < self.backlog.until {
+            if let Some(reached) = marks.get(next).filter(|mark| mark.offset <= offset) {
+                self.send(owner, first, mark.at_ms)?;
+                (mark, seq, next) = (reached, reached.seq, next + 1);
+                continue;
+            }
+            if seq >= change {
+                self.send(owner, first, mark.at_ms)?;
+                owner = self.backlog.chain.owners.of(seq);
+                change = self.backlog.chain.owners.next_change(seq);
+            }
+            match read_line(&mut *reader, &mut line, LINE_BYTES) {
+                Ok(0) => break,
+                Ok(length) => offset += length as u64,
+                Err(error) => {
+                    failed = Err(error);
+                    break;
+                }
+            }
+            // A line whose owner is not known any more is passed over, and so counts as missed.
+            if seq >= self.expected && owner.is_some() {
+                self.reach(seq)?;
+                if self.text.is_empty() {
+                    first = seq;
+                }
+                if self.is_wanted(owner) {
+                    self.text.extend_from_slice(&line);
+                }
+                self.expected = seq + 1;
+            }
+            seq += 1;
+            if self.text.len() >= BATCH_BYTES {
+                self.send(owner, first, mark.at_ms)?;
             }
         }
-        if seq >= *expected {
-            if seq > *expected {
-                sender.send(FollowItem::Missed(seq - *expected))?;
+        self.send(owner, first, mark.at_ms)?;
+        Ok(failed)
+    }
+
+    /// Goes on to line `seq`: what was wanted between was missed.
+    fn reach(&mut self, seq: u64) -> Result<(), Left> {
+        let mut missed = 0;
+        while self.expected < seq {
+            let owners = &self.backlog.chain.owners;
+            let to = owners.next_change(self.expected).min(seq);
+            let owner = owners.of(self.expected);
+            if owner.is_none() || self.is_wanted(owner) {
+                missed += to - self.expected;
             }
-            if text.is_empty() {
-                first = seq;
-            }
-            text.extend_from_slice(&line);
-            *expected = seq + 1;
+            self.expected = to;
         }
-        seq += 1;
-        if text.len() >= BATCH_BYTES {
-            flush(&mut text, first, seq, at_ms)?;
+        if missed > 0 {
+            self.give(FollowItem::Missed(missed))
+        } else {
+            Ok(())
         }
     }
-    flush(&mut text, first, seq, at_ms)?;
-    Ok(Ok(()))
+
+    fn is_wanted(&self, owner: Option<&Arc<Owner>>) -> bool {
+        owner.is_some_and(|owner| {
+            self.backlog
+                .streams
+                .contains(&(owner.instance, owner.stream))
+                && self.filter.takes(owner)
+        })
+    }
+
+    /// Sends the lines that are held: from `first` to before `expected`.
+    fn send(&mut self, owner: Option<&Arc<Owner>>, first: u64, at_ms: u64) -> Result<(), Left> {
+        let Some(owner) = owner.filter(|_| !self.text.is_empty()) else {
+            return Ok(());
+        };
+        let text = Bytes::from(std::mem::take(&mut self.text));
+        self.give(FollowItem::Lines(Arc::new(Batch::new(
+            owner,
+            first,
+            self.expected - first,
+            at_ms,
+            text,
+        ))))
+    }
+
+    /// Waits for room: this thread is the follower's own.
+    fn give(&self, item: FollowItem) -> Result<(), Left> {
+        self.items.blocking_send(item).map_err(|_| Left)
+    }
 }

@@ -3,34 +3,25 @@
 use super::disk::{FilePrint, LogFile, Outside};
 use super::format::Moment;
 use super::index::{Index, Mark};
+use super::owners::{Owner, Owners};
 use super::rotate;
 use super::stats::SinkStats;
+use super::trouble::Trouble;
 use crate::core::logline::count_lines;
 use crate::core::spec::fornax::LogRotation;
 use memchr::{memchr, memrchr};
-use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// While a file cannot be written, it is tried again this often.
-pub(super) const RETRY_EVERY: Duration = Duration::from_millis(250);
 /// How often the path is checked to still name our file, at most, and only while lines are written.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// After a failed rotation the file grows on for this long.
 const ROTATE_RETRY: Duration = Duration::from_secs(30);
 /// The number of a sink's first file; only differences count.
 const FIRST_FILE: u64 = 1 << 32;
-
-/// Why and how much is being dropped.
-#[derive(Debug)]
-struct Trouble {
-    why: String,
-    lines: u64,
-    bytes: u64,
-    retry_at: Instant,
-}
 
 /// One file. Owner: the engine thread.
 #[derive(Debug)]
@@ -40,12 +31,13 @@ pub(super) struct Sink {
     /// The number of the current file; a rotated one's is less by its suffix.
     pub(super) file_no: u64,
     /// The next line's number.
-    next_seq: u64,
+    pub(super) next_seq: u64,
     /// The number after the last line in the file: behind `next_seq` while lines are being dropped.
     pub(super) disk_seq: u64,
     pub(super) index: Index,
+    pub(super) owners: Owners,
     pub(super) rotation: LogRotation,
-    trouble: Option<Trouble>,
+    pub(super) trouble: Option<Trouble>,
     checked_at: Instant,
     rotate_at: Option<Instant>,
     /// Rotated files that wait to be compressed, by number.
@@ -73,6 +65,7 @@ impl Sink {
             next_seq: 1,
             disk_seq: 1,
             index: Index::default(),
+            owners: Owners::default(),
             rotation: LogRotation::default(),
             trouble: None,
             checked_at: now.at,
@@ -98,10 +91,11 @@ impl Sink {
     }
 
     /// Writes whole lines (`count` of them) and returns the first one's number. Lines that cannot be written are counted.
-    pub fn append(&mut self, lines: &[u8], count: u64, now: Moment) -> u64 {
+    pub fn append(&mut self, lines: &[u8], count: u64, owner: &Arc<Owner>, now: Moment) -> u64 {
         self.used_at = now.at;
         let writable = self.path.is_some() && self.is_ready(now);
         let first = self.next_seq;
+        self.owners.note(first, owner);
         self.next_seq += count;
         if self.path.is_none() {
             self.stats.lines += count;
@@ -143,7 +137,7 @@ impl Sink {
     }
 
     /// Turns away from a file that has lost our name.
-    fn leave_file(&mut self) {
+    pub(super) fn leave_file(&mut self) {
         if let Some(file) = self.file.take() {
             self.moved_away(file.print());
         }
@@ -175,7 +169,7 @@ impl Sink {
         }
     }
 
-    fn open(&mut self, now: Moment) -> bool {
+    pub(super) fn open(&mut self, now: Moment) -> bool {
         self.recall();
         let Some(path) = &self.path else { return false };
         match LogFile::open(path) {
@@ -276,100 +270,11 @@ impl Sink {
         Ok(())
     }
 
-    fn count_written(&mut self, bytes: u64, lines: u64, seq: u64) {
+    pub(super) fn count_written(&mut self, bytes: u64, lines: u64, seq: u64) {
         self.stats.bytes += bytes;
         self.stats.lines += lines;
         if lines > 0 {
             self.disk_seq = seq + lines;
-        }
-    }
-
-    fn count_dropped(&mut self, bytes: u64, lines: u64) {
-        self.stats.dropped_bytes += bytes;
-        self.stats.dropped_lines += lines;
-        if let Some(trouble) = &mut self.trouble {
-            trouble.bytes += bytes;
-            trouble.lines += lines;
-        }
-    }
-
-    fn fail(&mut self, error: &io::Error, now: Moment) {
-        let why = error.raw_os_error().map_or_else(
-            || error.to_string(),
-            |code| Errno::from_raw(code).desc().to_owned(),
-        );
-        let retry_at = now.at + RETRY_EVERY;
-        match &mut self.trouble {
-            Some(trouble) => (trouble.why, trouble.retry_at) = (why, retry_at),
-            None => {
-                tracing::error!(path = ?self.path, error = %why, "log lines are dropped; free the disk or mend the path");
-                self.trouble = Some(Trouble {
-                    why,
-                    lines: 0,
-                    bytes: 0,
-                    retry_at,
-                });
-            }
-        }
-    }
-
-    /// Tries to write again: says first, in the file, what was dropped.
-    fn recover(&mut self, now: Moment) -> bool {
-        if self.file.as_ref().is_some_and(|file| {
-            self.path
-                .as_ref()
-                .is_some_and(|path| file.is_regular() && !file.is_at(path))
-        }) {
-            self.leave_file();
-        }
-        if self.file.is_none() && !self.open(now) {
-            return false;
-        }
-        let (Some(trouble), Some(file)) = (&self.trouble, &mut self.file) else {
-            return true;
-        };
-        if trouble.lines > 0 {
-            if file.outside() != Outside::Untouched {
-                self.index.forget_file(self.file_no);
-            }
-            let seq = self.next_seq;
-            let notice = format!(
-                "[fornax] {} lines ({} bytes) dropped: {}\n",
-                trouble.lines, trouble.bytes, trouble.why
-            );
-            let mark = Mark {
-                seq,
-                ends: self.disk_seq,
-                at_ms: now.wall_ms,
-                file_no: self.file_no,
-                offset: file.size(),
-            };
-            if let Err(torn) = file.append(notice.as_bytes()) {
-                self.fail(&torn.error, now);
-                return false;
-            }
-            self.index.note(mark);
-            self.next_seq += 1;
-            self.count_written(notice.len() as u64, 1, seq);
-        }
-        tracing::info!(path = ?self.path, "log file can be written again");
-        self.trouble = None;
-        true
-    }
-
-    /// When it must be tried again, if it is in trouble.
-    pub fn retry_at(&self) -> Option<Instant> {
-        self.trouble.as_ref().map(|trouble| trouble.retry_at)
-    }
-
-    /// Tries again if it is time, so that the notice does not wait for the next line.
-    pub fn retry(&mut self, now: Moment) {
-        if self
-            .trouble
-            .as_ref()
-            .is_some_and(|trouble| now.at >= trouble.retry_at)
-        {
-            self.recover(now);
         }
     }
 

@@ -52,6 +52,18 @@ impl Sink {
         std::fs::remove_file(rotate::rotated(path, moved))
     }
 
+    /// The files that hold line `seq` and those after it.
+    pub fn chain_from(&mut self, seq: u64) -> Chain {
+        let marks = self.index.marks();
+        let first = marks
+            .iter()
+            .rev()
+            .find(|mark| mark.seq <= seq)
+            .or(marks.first());
+        let back_to = first.map_or(u64::MAX, |mark| mark.file_no);
+        self.chain(u64::MAX, back_to)
+    }
+
     /// The files as they stand, open for reading, back to `bytes` bytes or to file `back_to`.
     pub fn chain(&mut self, bytes: u64, back_to: u64) -> Chain {
         match self.file.as_mut().map(LogFile::outside) {
@@ -62,7 +74,11 @@ impl Sink {
             }
             None => self.recall(),
         }
-        let mut chain = Chain::empty(self.index.marks().to_vec(), self.disk_seq);
+        let mut chain = Chain::empty(
+            self.index.marks().to_vec(),
+            self.disk_seq,
+            self.owners.clone(),
+        );
         if let Some(path) = &self.path {
             let current = self
                 .file

@@ -1,9 +1,11 @@
 //! The table of sinks: one owner a path, however many streams write there, and which stream writes where.
 
 use super::format::Moment;
-use super::sink::{RETRY_EVERY, Sink};
+use super::owners::Owner;
+use super::sink::Sink;
 use super::stats::{PlaneStats, SinkStats};
-use crate::core::ids::{Generation, PmId, Stream};
+use super::trouble::RETRY_EVERY;
+use crate::core::ids::{PmId, Stream};
 use crate::core::spec::fornax::LogRotation;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,21 +15,13 @@ use std::time::Instant;
 /// So many sinks without a stream are remembered, for followers that resume; the one unused for longest goes first.
 const MOST_IDLE: usize = 1024;
 
-/// Where a stream writes, or wrote last.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub sink: u64,
-    pub generation: Generation,
-    pub name: Arc<str>,
-    pub namespace: Arc<str>,
-}
-
 /// All sinks. Owner: the engine thread.
 #[derive(Debug, Default)]
 pub(super) struct Sinks {
     by_path: HashMap<PathBuf, u64>,
     sinks: HashMap<u64, Sink>,
-    places: HashMap<(PmId, Stream), Place>,
+    /// Which sink a stream writes to, or wrote to last.
+    places: HashMap<(PmId, Stream), u64>,
     next_id: u64,
     /// Sinks in trouble are looked for only while there may be some.
     maybe_trouble: bool,
@@ -54,7 +48,7 @@ impl Sinks {
             None => self
                 .places
                 .get(&own)
-                .map(|place| place.sink)
+                .copied()
                 .filter(|id| self.sinks.get(id).is_some_and(|s| s.path.is_none())),
         };
         let id = known.unwrap_or_else(|| {
@@ -74,13 +68,13 @@ impl Sinks {
     }
 
     /// Remembers where a stream writes.
-    pub fn set_place(&mut self, own: (PmId, Stream), place: Place) {
-        self.places.insert(own, place);
+    pub fn set_place(&mut self, own: (PmId, Stream), sink: u64) {
+        self.places.insert(own, sink);
     }
 
     /// Where a stream writes, or wrote last.
-    pub fn place(&self, own: (PmId, Stream)) -> Option<&Place> {
-        self.places.get(&own)
+    pub fn place(&self, own: (PmId, Stream)) -> Option<u64> {
+        self.places.get(&own).copied()
     }
 
     /// One stream less for a sink; the last one closes its file.
@@ -107,7 +101,7 @@ impl Sinks {
             .map(|(id, _)| *id);
         if let Some(sink) = oldest.and_then(|id| self.sinks.remove(&id).map(|sink| (id, sink))) {
             let (id, sink) = sink;
-            self.places.retain(|_, place| place.sink != id);
+            self.places.retain(|_, place| *place != id);
             self.by_path.retain(|_, known| *known != id);
             let mut sum = PlaneStats {
                 total: std::mem::take(&mut self.forgotten),
@@ -119,11 +113,18 @@ impl Sinks {
     }
 
     /// Writes whole lines to a sink; returns the first one's number.
-    pub fn append(&mut self, id: u64, lines: &[u8], count: u64, now: Moment) -> u64 {
+    pub fn append(
+        &mut self,
+        id: u64,
+        lines: &[u8],
+        count: u64,
+        owner: &Arc<Owner>,
+        now: Moment,
+    ) -> u64 {
         let Some(sink) = self.sinks.get_mut(&id) else {
             return 0;
         };
-        let first = sink.append(lines, count, now);
+        let first = sink.append(lines, count, owner, now);
         self.maybe_trouble |= sink.retry_at().is_some();
         first
     }

@@ -3,6 +3,7 @@
 use super::backward::BackLines;
 use super::chain::{Chain, Link, read_line};
 use super::index::Mark;
+use super::owners::Owners;
 use crate::core::ids::{PmId, Stream};
 use regex::bytes::Regex;
 use std::collections::VecDeque;
@@ -28,7 +29,7 @@ pub enum TailTarget {
 /// Which lines are wanted: the newest `limit` ones that match.
 #[derive(Debug, Clone)]
 pub struct TailQuery {
-    /// The files. Two targets in one file count once.
+    /// The files. Of a file that several streams share, a stream gets its own lines, and those whose owner is not known.
     pub targets: Vec<TailTarget>,
     /// How many lines in all, 1 to 10,000; others are taken to the nearest.
     pub limit: usize,
@@ -43,7 +44,9 @@ pub struct TailQuery {
 pub struct LogLine {
     /// Which target it is of, by its place in the query.
     pub target: usize,
-    /// The stream, where the target named one.
+    /// The instance that wrote it, where that is known.
+    pub instance: Option<PmId>,
+    /// The stream, likewise.
     pub stream: Option<Stream>,
     /// Its number in its file; `None` for lines from before this daemon.
     pub seq: Option<u64>,
@@ -68,7 +71,9 @@ pub struct TailAnswer {
 struct Search<'a> {
     query: &'a TailQuery,
     limit: usize,
-    target: usize,
+    /// The targets in this file.
+    targets: &'a [usize],
+    owners: &'a Owners,
     lines: Vec<LogLine>,
     budget: u64,
     read_bytes: u64,
@@ -78,19 +83,20 @@ struct Search<'a> {
 }
 
 /// Answers `query` from the chains of its targets.
-pub(super) fn answer(query: &TailQuery, chains: &[(usize, Chain)]) -> TailAnswer {
+pub(super) fn answer(query: &TailQuery, chains: &[(Vec<usize>, Chain)]) -> TailAnswer {
     let limit = query.limit.clamp(1, MOST_LINES);
     let mut merged: Vec<(Option<u64>, LogLine)> = Vec::new();
     let mut all = TailAnswer {
         complete: true,
         ..TailAnswer::default()
     };
-    for (target, chain) in chains {
+    for (targets, chain) in chains {
         let budget = SCAN_BYTES / chains.len().max(1) as u64;
         let mut search = Search {
             query,
             limit,
-            target: *target,
+            targets,
+            owners: &chain.owners,
             lines: Vec::new(),
             budget,
             read_bytes: 0,
@@ -154,8 +160,7 @@ impl Search<'_> {
             }
             seq = seq.saturating_sub(1);
             let known = left.checked_sub(1).map(|at| (seq, marks[at].at_ms));
-            if self.matches(&line.text) {
-                let line = self.line(&line.text, line.length, known);
+            if let Some(line) = self.line(&line.text, line.length, known) {
                 self.lines.push(line);
             }
             if self.lines.len() >= self.limit {
@@ -199,15 +204,18 @@ impl Search<'_> {
                 .get(next)
                 .map(|mark| mark.at_ms)
                 .or_else(|| link.modified_ms().filter(|_| self.query.since_ms.is_some()));
-            if !self.is_old(until) && self.matches(bare) {
+            let whole = if length > text.len() {
+                length - 1
+            } else {
+                bare.len()
+            };
+            let place = known.map(|(seq, mark)| (seq, mark.at_ms));
+            if !self.is_old(until)
+                && let Some(line) = self.line(bare, whole as u64, place)
+            {
                 if found.len() == wanted {
                     found.pop_front();
                 }
-                let line = self.line(
-                    bare,
-                    length as u64 - 1,
-                    known.map(|(seq, mark)| (seq, mark.at_ms)),
-                );
                 found.push_back(line);
             }
             if let Some((seq, _)) = &mut known {
@@ -246,14 +254,32 @@ impl Search<'_> {
         old
     }
 
-    fn matches(&self, text: &[u8]) -> bool {
-        self.query
+    /// The line as it is told; `None` if it is not wanted. `known`: its number and time.
+    fn line(&self, text: &[u8], length: u64, known: Option<(u64, u64)>) -> Option<LogLine> {
+        if self
+            .query
             .grep
             .as_ref()
-            .is_none_or(|grep| grep.is_match(text))
-    }
-
-    fn line(&self, text: &[u8], length: u64, known: Option<(u64, u64)>) -> LogLine {
+            .is_some_and(|grep| !grep.is_match(text))
+        {
+            return None;
+        }
+        let owner = known
+            .and_then(|(seq, _)| self.owners.of(seq))
+            .map(|owner| (owner.instance, owner.stream));
+        let named = |target: &usize| match self.query.targets.get(*target) {
+            Some(TailTarget::Stream(instance, stream)) => Some((*instance, *stream)),
+            Some(TailTarget::Path(_)) | None => None,
+        };
+        let target = *match owner {
+            Some(_) => self
+                .targets
+                .iter()
+                .find(|target| named(target).is_none() || named(target) == owner)?,
+            None => self.targets.first()?,
+        };
+        // A file of one stream is that stream's, as far as one knows.
+        let owner = owner.or_else(|| named(&target).filter(|_| self.targets.len() == 1));
         let cut = length.saturating_sub(text.len() as u64);
         let bare = if cut == 0 {
             text.strip_suffix(b"\r").unwrap_or(text)
@@ -264,16 +290,14 @@ impl Search<'_> {
         if cut > 0 {
             text.push_str(&format!(" [fornax: {cut} bytes more]"));
         }
-        let stream = match self.query.targets.get(self.target) {
-            Some(TailTarget::Stream(_, stream)) => Some(*stream),
-            Some(TailTarget::Path(_)) | None => None,
-        };
-        LogLine {
-            target: self.target,
-            stream,
-            seq: known.map(|k| k.0),
-            at_ms: known.map(|k| k.1),
+        let (seq, at_ms) = known.unzip();
+        Some(LogLine {
+            target,
+            instance: owner.map(|o| o.0),
+            stream: owner.map(|o| o.1),
+            seq,
+            at_ms,
             text,
-        }
+        })
     }
 }
