@@ -1316,7 +1316,20 @@ struct Process {
 
 impl Process {
     fn start(flags: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::spawn(Command::new(std::env::current_exe().unwrap()), flags)
+    }
+
+    /// As a parent that ignores SIGINT would: a background job of a script.
+    fn start_with_sigint_ignored(flags: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", "trap '' INT; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap());
+        Self::spawn(shell, flags)
+    }
+
+    fn spawn(mut command: Command, flags: &str) -> Self {
+        let mut child = command
             .args(["simulate_as_a_process", "--exact", "--nocapture"])
             .env(PROCESS_FLAGS, format!("--seconds 0 {flags}"))
             .stdout(Stdio::null())
@@ -1423,13 +1436,17 @@ fn sigint_ends_the_process_cleanly_and_sigterm_at_once() {
     process.signal(Signal::SIGINT);
     assert_eq!(process.end(), -(Signal::SIGINT as i32));
 
-    let mut process = Process::start(&format!("{flags} --fault ignore-sigint"));
-    let address = process.address();
-    process.signal(Signal::SIGINT);
-    process.submit(address);
-    process.line("Prompt executed in");
-    process.signal(Signal::SIGTERM);
-    assert_eq!(process.end(), -(Signal::SIGTERM as i32));
+    for mut process in [
+        Process::start(&format!("{flags} --fault ignore-sigint")),
+        Process::start_with_sigint_ignored(&flags),
+    ] {
+        let address = process.address();
+        process.signal(Signal::SIGINT);
+        process.submit(address);
+        process.line("Prompt executed in");
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.end(), -(Signal::SIGTERM as i32));
+    }
 }
 
 #[test]
