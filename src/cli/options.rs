@@ -44,8 +44,20 @@ pub struct Opt {
     pub help: &'static str,
 }
 
-const fn opt(long: &'static str, short: Option<char>, shape: Shape, sets: Sets, help: &'static str) -> Opt {
-    Opt { long, short, shape, sets, help }
+const fn opt(
+    long: &'static str,
+    short: Option<char>,
+    shape: Shape,
+    sets: Sets,
+    help: &'static str,
+) -> Opt {
+    Opt {
+        long,
+        short,
+        shape,
+        sets,
+        help,
+    }
 }
 
 use Sets::{False, Key, Nothing, True};
@@ -53,71 +65,359 @@ use Shape::{Flag, Many, Optional, Value as One};
 
 /// Options that every command takes, before or after its name.
 pub const GLOBAL: &[Opt] = &[
-    opt("silent", Some('s'), Flag, Nothing, "print nothing but errors"),
-    opt("ext", None, One, Nothing, "watch only files with these endings"),
+    opt(
+        "silent",
+        Some('s'),
+        Flag,
+        Nothing,
+        "print nothing but errors",
+    ),
+    opt(
+        "ext",
+        None,
+        One,
+        Nothing,
+        "watch only files with these endings",
+    ),
     opt("name", Some('n'), One, Key("name"), "name of the app"),
-    opt("mini-list", Some('m'), Flag, Nothing, "print the list without a table"),
-    opt("interpreter", None, One, Key("interpreter"), "program that runs the script (none: the script itself)"),
-    opt("interpreter-args", None, One, Key("node_args"), "arguments of the interpreter"),
-    opt("node-args", None, One, Key("node_args"), "arguments of node"),
-    opt("output", Some('o'), One, Key("out_file"), "file of standard output"),
-    opt("error", Some('e'), One, Key("error_file"), "file of standard error"),
-    opt("log", Some('l'), Optional("true"), Key("log_file"), "file of both"),
-    opt("filter-env", None, Many, Key("filter_env"), "leave out variables whose name contains this"),
+    opt(
+        "mini-list",
+        Some('m'),
+        Flag,
+        Nothing,
+        "print the list without a table",
+    ),
+    opt(
+        "interpreter",
+        None,
+        One,
+        Key("interpreter"),
+        "program that runs the script (none: the script itself)",
+    ),
+    opt(
+        "interpreter-args",
+        None,
+        One,
+        Key("node_args"),
+        "arguments of the interpreter",
+    ),
+    opt(
+        "node-args",
+        None,
+        One,
+        Key("node_args"),
+        "arguments of node",
+    ),
+    opt(
+        "output",
+        Some('o'),
+        One,
+        Key("out_file"),
+        "file of standard output",
+    ),
+    opt(
+        "error",
+        Some('e'),
+        One,
+        Key("error_file"),
+        "file of standard error",
+    ),
+    opt(
+        "log",
+        Some('l'),
+        Optional("true"),
+        Key("log_file"),
+        "file of both",
+    ),
+    opt(
+        "filter-env",
+        None,
+        Many,
+        Key("filter_env"),
+        "leave out variables whose name contains this",
+    ),
     opt("log-type", None, One, Key("log_type"), "raw or json"),
-    opt("log-date-format", None, One, Key("log_date_format"), "date before each line, in dayjs tokens"),
+    opt(
+        "log-date-format",
+        None,
+        One,
+        Key("log_date_format"),
+        "date before each line, in dayjs tokens",
+    ),
     opt("time", None, Flag, True("time"), "date before each line"),
-    opt("disable-logs", None, Flag, True("disable_logs"), "write no logs"),
-    opt("env", None, One, Nothing, "use env_<NAME> of the ecosystem file"),
-    opt("update-env", Some('a'), Flag, Nothing, "take over the shell's environment"),
-    opt("force", Some('f'), Flag, Nothing, "start although it runs already"),
-    opt("instances", Some('i'), One, Key("instances"), "how many instances (max, or -1 for one less)"),
+    opt(
+        "disable-logs",
+        None,
+        Flag,
+        True("disable_logs"),
+        "write no logs",
+    ),
+    opt(
+        "env",
+        None,
+        One,
+        Nothing,
+        "use env_<NAME> of the ecosystem file",
+    ),
+    opt(
+        "update-env",
+        Some('a'),
+        Flag,
+        Nothing,
+        "take over the shell's environment",
+    ),
+    opt(
+        "force",
+        Some('f'),
+        Flag,
+        Nothing,
+        "start although it runs already",
+    ),
+    opt(
+        "instances",
+        Some('i'),
+        One,
+        Key("instances"),
+        "how many instances (max, or -1 for one less)",
+    ),
     opt("parallel", None, One, Nothing, "how many actions at once"),
-    opt("shutdown-with-message", None, Flag, True("shutdown_with_message"), "stop by message instead of signal"),
+    opt(
+        "shutdown-with-message",
+        None,
+        Flag,
+        True("shutdown_with_message"),
+        "stop by message instead of signal",
+    ),
     opt("pid", Some('p'), One, Key("pid_file"), "pid file"),
-    opt("kill-timeout", Some('k'), One, Key("kill_timeout"), "milliseconds from the stop signal to SIGKILL"),
-    opt("listen-timeout", None, One, Key("listen_timeout"), "milliseconds to become ready"),
-    opt("max-memory-restart", None, One, Key("max_memory_restart"), "restart above this memory (100M)"),
-    opt("restart-delay", None, One, Key("restart_delay"), "milliseconds before each restart"),
-    opt("exp-backoff-restart-delay", None, One, Key("exp_backoff_restart_delay"), "first of growing delays, in milliseconds"),
-    opt("execute-command", Some('x'), Flag, True("execute_command"), "run in fork mode"),
-    opt("max-restarts", None, Optional("15"), Key("max_restarts"), "unstable restarts before it is given up"),
-    opt("user", Some('u'), One, Nothing, "user of the start-up script"),
+    opt(
+        "kill-timeout",
+        Some('k'),
+        One,
+        Key("kill_timeout"),
+        "milliseconds from the stop signal to SIGKILL",
+    ),
+    opt(
+        "listen-timeout",
+        None,
+        One,
+        Key("listen_timeout"),
+        "milliseconds to become ready",
+    ),
+    opt(
+        "max-memory-restart",
+        None,
+        One,
+        Key("max_memory_restart"),
+        "restart above this memory (100M)",
+    ),
+    opt(
+        "restart-delay",
+        None,
+        One,
+        Key("restart_delay"),
+        "milliseconds before each restart",
+    ),
+    opt(
+        "exp-backoff-restart-delay",
+        None,
+        One,
+        Key("exp_backoff_restart_delay"),
+        "first of growing delays, in milliseconds",
+    ),
+    opt(
+        "execute-command",
+        Some('x'),
+        Flag,
+        True("execute_command"),
+        "run in fork mode",
+    ),
+    opt(
+        "max-restarts",
+        None,
+        Optional("15"),
+        Key("max_restarts"),
+        "unstable restarts before it is given up",
+    ),
+    opt(
+        "user",
+        Some('u'),
+        One,
+        Nothing,
+        "user of the start-up script",
+    ),
     opt("uid", None, One, Key("uid"), "run as this user"),
     opt("gid", None, One, Key("gid"), "run as this group"),
-    opt("namespace", None, One, Key("namespace"), "namespace of the app"),
+    opt(
+        "namespace",
+        None,
+        One,
+        Key("namespace"),
+        "namespace of the app",
+    ),
     opt("cwd", None, One, Key("cwd"), "working directory"),
-    opt("hp", None, One, Nothing, "home of the start-up script's user"),
-    opt("wait-ip", None, Flag, Nothing, "start-up script waits for the network"),
-    opt("service-name", None, One, Nothing, "name of the start-up script"),
-    opt("cron", Some('c'), One, Key("cron_restart"), "restart by this cron pattern"),
-    opt("cron-restart", None, One, Key("cron_restart"), "restart by this cron pattern"),
-    opt("write", Some('w'), Flag, True("write"), "write the configuration beside the app"),
+    opt(
+        "hp",
+        None,
+        One,
+        Nothing,
+        "home of the start-up script's user",
+    ),
+    opt(
+        "wait-ip",
+        None,
+        Flag,
+        Nothing,
+        "start-up script waits for the network",
+    ),
+    opt(
+        "service-name",
+        None,
+        One,
+        Nothing,
+        "name of the start-up script",
+    ),
+    opt(
+        "cron",
+        Some('c'),
+        One,
+        Key("cron_restart"),
+        "restart by this cron pattern",
+    ),
+    opt(
+        "cron-restart",
+        None,
+        One,
+        Key("cron_restart"),
+        "restart by this cron pattern",
+    ),
+    opt(
+        "write",
+        Some('w'),
+        Flag,
+        True("write"),
+        "write the configuration beside the app",
+    ),
     opt("no-daemon", None, Flag, Nothing, "stay in the foreground"),
-    opt("source-map-support", None, Flag, True("source_map_support"), "source maps on"),
-    opt("disable-source-map-support", None, Flag, True("disable_source_map_support"), "source maps off"),
+    opt(
+        "source-map-support",
+        None,
+        Flag,
+        True("source_map_support"),
+        "source maps on",
+    ),
+    opt(
+        "disable-source-map-support",
+        None,
+        Flag,
+        True("disable_source_map_support"),
+        "source maps off",
+    ),
     opt("only", None, One, Nothing, "only these apps of the file"),
-    opt("wait-ready", None, Flag, True("wait_ready"), "online when the app says `ready`"),
-    opt("merge-logs", None, Flag, True("merge_logs"), "one log file for all instances"),
-    opt("watch", None, Optional("true"), Key("watch"), "restart when files change"),
-    opt("ignore-watch", None, Many, Key("ignore_watch"), "paths that are not watched"),
-    opt("watch-delay", None, One, Key("watch_delay"), "wait after a change"),
+    opt(
+        "wait-ready",
+        None,
+        Flag,
+        True("wait_ready"),
+        "online when the app says `ready`",
+    ),
+    opt(
+        "merge-logs",
+        None,
+        Flag,
+        True("merge_logs"),
+        "one log file for all instances",
+    ),
+    opt(
+        "watch",
+        None,
+        Optional("true"),
+        Key("watch"),
+        "restart when files change",
+    ),
+    opt(
+        "ignore-watch",
+        None,
+        Many,
+        Key("ignore_watch"),
+        "paths that are not watched",
+    ),
+    opt(
+        "watch-delay",
+        None,
+        One,
+        Key("watch_delay"),
+        "wait after a change",
+    ),
     opt("no-color", None, Flag, Nothing, "no colours"),
     opt("no-colors", None, Flag, Nothing, "no colours"),
     opt("no-vizion", None, Flag, False("vizion"), "no git metadata"),
-    opt("no-autostart", None, Flag, False("autostart"), "register, do not start"),
-    opt("no-autorestart", None, Flag, False("autorestart"), "do not restart when it ends"),
-    opt("stop-exit-codes", None, One, Key("stop_exit_codes"), "exit code after which it is not restarted"),
-    opt("no-treekill", None, Flag, False("treekill"), "signal the root process only"),
+    opt(
+        "no-autostart",
+        None,
+        Flag,
+        False("autostart"),
+        "register, do not start",
+    ),
+    opt(
+        "no-autorestart",
+        None,
+        Flag,
+        False("autorestart"),
+        "do not restart when it ends",
+    ),
+    opt(
+        "stop-exit-codes",
+        None,
+        One,
+        Key("stop_exit_codes"),
+        "exit code after which it is not restarted",
+    ),
+    opt(
+        "no-treekill",
+        None,
+        Flag,
+        False("treekill"),
+        "signal the root process only",
+    ),
     opt("no-pmx", None, Flag, False("pmx"), "no agent"),
     opt("no-automation", None, Flag, False("automation"), "no agent"),
     opt("trace", None, Flag, Nothing, "accepted, without effect"),
-    opt("disable-trace", None, Flag, Nothing, "accepted, without effect"),
-    opt("sort", None, One, Nothing, "order of the list: name, id, memory … and :asc or :desc"),
-    opt("attach", None, Flag, Nothing, "follow the logs after the start"),
+    opt(
+        "disable-trace",
+        None,
+        Flag,
+        Nothing,
+        "accepted, without effect",
+    ),
+    opt(
+        "sort",
+        None,
+        One,
+        Nothing,
+        "order of the list: name, id, memory … and :asc or :desc",
+    ),
+    opt(
+        "attach",
+        None,
+        Flag,
+        Nothing,
+        "follow the logs after the start",
+    ),
     opt("v8", None, Flag, Nothing, "accepted, without effect"),
-    opt("event-loop-inspector", None, Flag, Nothing, "accepted, without effect"),
-    opt("deep-monitoring", None, Flag, Nothing, "accepted, without effect"),
+    opt(
+        "event-loop-inspector",
+        None,
+        Flag,
+        Nothing,
+        "accepted, without effect",
+    ),
+    opt(
+        "deep-monitoring",
+        None,
+        Flag,
+        Nothing,
+        "accepted, without effect",
+    ),
 ];
 
 /// Options of `logs`.
@@ -127,9 +427,27 @@ pub const LOGS: &[Opt] = &[
     opt("raw", None, Flag, Nothing, "lines as the app wrote them"),
     opt("err", None, Flag, Nothing, "standard error only"),
     opt("out", None, Flag, Nothing, "standard output only"),
-    opt("lines", None, One, Nothing, "so many lines of each file first (15)"),
-    opt("timestamp", None, Optional("YYYY-MM-DD-HH:mm:ss"), Nothing, "date before each line"),
-    opt("nostream", None, Flag, Nothing, "print the files' last lines and end"),
+    opt(
+        "lines",
+        None,
+        One,
+        Nothing,
+        "so many lines of each file first (15)",
+    ),
+    opt(
+        "timestamp",
+        None,
+        Optional("YYYY-MM-DD-HH:mm:ss"),
+        Nothing,
+        "date before each line",
+    ),
+    opt(
+        "nostream",
+        None,
+        Flag,
+        Nothing,
+        "print the files' last lines and end",
+    ),
     opt("highlight", None, Optional(""), Nothing, "mark this text"),
 ];
 
@@ -142,20 +460,36 @@ pub fn arg(option: &Opt) -> Arg {
     };
     match option.shape {
         Flag => arg.action(ArgAction::SetTrue),
-        One => arg.action(ArgAction::Set).overrides_with(option.long).allow_negative_numbers(true),
-        Optional(default) => arg.action(ArgAction::Set).overrides_with(option.long).num_args(0..=1).default_missing_value(default),
+        One => arg
+            .action(ArgAction::Set)
+            .overrides_with(option.long)
+            .allow_negative_numbers(true),
+        Optional(default) => arg
+            .action(ArgAction::Set)
+            .overrides_with(option.long)
+            .num_args(0..=1)
+            .default_missing_value(default),
         Many => arg.action(ArgAction::Append),
     }
 }
 
 /// Whether a flag was given. `false` too where the command does not know it.
 pub fn flag(matches: &ArgMatches, name: &str) -> bool {
-    matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false)
+    matches
+        .try_get_one::<bool>(name)
+        .ok()
+        .flatten()
+        .copied()
+        .unwrap_or(false)
 }
 
 /// The value of an option, if it was given.
 pub fn value<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
-    matches.try_get_one::<String>(name).ok().flatten().map(String::as_str)
+    matches
+        .try_get_one::<String>(name)
+        .ok()
+        .flatten()
+        .map(String::as_str)
 }
 
 /// The app keys that the options set.
@@ -166,16 +500,37 @@ pub fn app_keys(matches: &ArgMatches) -> Map<String, Value> {
         match option.sets {
             Key("watch") => {
                 if let Some(text) = given() {
-                    keys.insert("watch".to_owned(), if text == "true" { Value::Bool(true) } else { Value::from(vec![text]) });
+                    keys.insert(
+                        "watch".to_owned(),
+                        if text == "true" {
+                            Value::Bool(true)
+                        } else {
+                            Value::from(vec![text])
+                        },
+                    );
                 }
             }
             Key("log_file") => {
                 if let Some(text) = given() {
-                    keys.insert("log_file".to_owned(), if text == "true" { Value::Bool(true) } else { Value::from(text) });
+                    keys.insert(
+                        "log_file".to_owned(),
+                        if text == "true" {
+                            Value::Bool(true)
+                        } else {
+                            Value::from(text)
+                        },
+                    );
                 }
             }
             Key(key) if option.shape == Many => {
-                let all: Vec<String> = matches.try_get_many::<String>(option.long).ok().flatten().into_iter().flatten().cloned().collect();
+                let all: Vec<String> = matches
+                    .try_get_many::<String>(option.long)
+                    .ok()
+                    .flatten()
+                    .into_iter()
+                    .flatten()
+                    .cloned()
+                    .collect();
                 if !all.is_empty() {
                     keys.insert(key.to_owned(), Value::from(all));
                 }
@@ -185,8 +540,12 @@ pub fn app_keys(matches: &ArgMatches) -> Map<String, Value> {
                     keys.insert(key.to_owned(), Value::from(text));
                 }
             }
-            True(key) if flag(matches, option.long) => drop(keys.insert(key.to_owned(), Value::Bool(true))),
-            False(key) if flag(matches, option.long) => drop(keys.insert(key.to_owned(), Value::Bool(false))),
+            True(key) if flag(matches, option.long) => {
+                drop(keys.insert(key.to_owned(), Value::Bool(true)))
+            }
+            False(key) if flag(matches, option.long) => {
+                drop(keys.insert(key.to_owned(), Value::Bool(false)))
+            }
             True(_) | False(_) | Nothing => {}
         }
     }

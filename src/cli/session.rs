@@ -50,14 +50,20 @@ impl Output {
     /// `[PM2][ERROR] …` on standard error.
     pub fn error(&self, text: &str) {
         if !self.silent {
-            eprintln!("{}", message::error(text, std::io::stderr().is_terminal() && self.colour));
+            eprintln!(
+                "{}",
+                message::error(text, std::io::stderr().is_terminal() && self.colour)
+            );
         }
     }
 
     /// `[PM2][WARN] …` on standard error, as PM2 says that nothing was found.
     pub fn warn_aloud(&self, text: &str) {
         if !self.silent {
-            eprintln!("{}", message::warn(text, std::io::stderr().is_terminal() && self.colour));
+            eprintln!(
+                "{}",
+                message::warn(text, std::io::stderr().is_terminal() && self.colour)
+            );
         }
     }
 }
@@ -74,13 +80,20 @@ pub struct Session {
     pub home: Home,
     /// Where words go.
     pub output: Output,
+    /// Where a daemon that this command starts is to serve HTTP; else `FORNAX_HTTP` says.
+    pub http: Option<String>,
     client: Option<Client>,
 }
 
 impl Session {
     /// Nothing is connected yet.
     pub fn new(home: Home, output: Output) -> Self {
-        Self { home, output, client: None }
+        Self {
+            home,
+            output,
+            http: None,
+            client: None,
+        }
     }
 
     /// The daemon, started if none runs. `quiet`: its start is not told, since what follows must be pure data.
@@ -89,11 +102,22 @@ impl Session {
             self.client = Some(match self.connect()? {
                 Some(client) => client,
                 None => {
-                    let told = if quiet { Output { silent: true, ..self.output } } else { self.output };
-                    told.done(&format!("Spawning PM2 daemon with pm2_home={}", self.home.root().display()));
+                    let told = if quiet {
+                        Output {
+                            silent: true,
+                            ..self.output
+                        }
+                    } else {
+                        self.output
+                    };
+                    told.done(&format!(
+                        "Spawning PM2 daemon with pm2_home={}",
+                        self.home.root().display()
+                    ));
                     self.spawn_daemon()?;
                     told.done("PM2 Successfully daemonized");
-                    self.connect()?.context("the daemon has come up and gone again; see pm2.log in PM2_HOME")?
+                    self.connect()?
+                        .context("the daemon has come up and gone again; see pm2.log in PM2_HOME")?
                 }
             });
         }
@@ -119,8 +143,14 @@ impl Session {
             Err(ClientError::Connect { source, path }) => match source.kind() {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Ok(None),
                 std::io::ErrorKind::PermissionDenied => {
-                    self.output.error("Permission denied, to give access to current user:");
-                    eprintln!("$ sudo chown {0}:{0} {1} {2}", user_name(), path.display(), self.home.pub_socket().display());
+                    self.output
+                        .error("Permission denied, to give access to current user:");
+                    eprintln!(
+                        "$ sudo chown {0}:{0} {1} {2}",
+                        user_name(),
+                        path.display(),
+                        self.home.pub_socket().display()
+                    );
                     bail!(Told)
                 }
                 _ => Err(ClientError::Connect { source, path }.into()),
@@ -132,7 +162,9 @@ impl Session {
     /// Starts a daemon of this very program and waits until it says that it is ready.
     fn spawn_daemon(&self) -> anyhow::Result<()> {
         let root = self.home.root();
-        std::fs::create_dir_all(root).with_context(|| format!("cannot create {}; choose another PM2_HOME", root.display()))?;
+        std::fs::create_dir_all(root).with_context(|| {
+            format!("cannot create {}; choose another PM2_HOME", root.display())
+        })?;
         let log = OpenOptions::new()
             .append(true)
             .create(true)
@@ -152,11 +184,18 @@ impl Session {
             .stdin(Stdio::from(promise))
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log));
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", exe.display()))?;
+        if let Some(address) = &self.http {
+            command.env("FORNAX_HTTP", address);
+        }
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", exe.display()))?;
         // The command keeps our copies of the descriptors; the pipe ends only when it is gone.
         drop(command);
         let mut said = String::new();
-        ready.read_to_string(&mut said).context("cannot hear from the daemon")?;
+        ready
+            .read_to_string(&mut said)
+            .context("cannot hear from the daemon")?;
         if said.starts_with("ready") {
             return Ok(());
         }
@@ -169,7 +208,11 @@ impl Session {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let reason = if said.is_empty() { "it ended at once; see pm2.log in PM2_HOME".to_owned() } else { said.trim().to_owned() };
+        let reason = if said.is_empty() {
+            "it ended at once; see pm2.log in PM2_HOME".to_owned()
+        } else {
+            said.trim().to_owned()
+        };
         bail!("the daemon did not come up: {reason}")
     }
 
@@ -188,7 +231,10 @@ impl Session {
 /// Who runs this command.
 pub fn user_name() -> String {
     let uid = nix::unistd::getuid();
-    nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+    nix::unistd::User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// Milliseconds since the Unix epoch.

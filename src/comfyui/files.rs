@@ -1,7 +1,7 @@
-//! Small files: read with a limit, written whole or not at all.
+//! Small files, read with a limit.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// A file's text, at most `limit` bytes of it. A longer file, or one that is not UTF-8, is an error.
@@ -17,30 +17,4 @@ pub(super) fn read_limited(path: &Path, limit: u64) -> io::Result<String> {
         )),
         false => Ok(text),
     }
-}
-
-/// Puts `text` at `path` by a temporary file beside it, fsync and rename, so that a crash leaves the old file or the new.
-pub(super) fn write_atomic(path: &Path, text: &str) -> io::Result<()> {
-    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let temporary = dir.join(format!(
-        ".{}.{}.tmp",
-        name.to_string_lossy(),
-        std::process::id()
-    ));
-    let written = write_new(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
-    if let Err(error) = written {
-        // The first failure is the one to tell.
-        let _ = std::fs::remove_file(&temporary);
-        return Err(error);
-    }
-    File::open(dir)?.sync_all()
-}
-
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    // A file of this very pid can only be left over from a crash in another life of the number.
-    let _ = std::fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }

@@ -1,6 +1,6 @@
 //! The workspace: one folder with one ComfyUI tree, its Python, the shared models, and a folder per instance.
 
-use super::files;
+use crate::sys::files;
 use nix::unistd::{AccessFlags, access};
 use std::ffi::OsString;
 use std::io;
@@ -234,7 +234,7 @@ impl Workspace {
         let list = self.extra_model_paths();
         // A dangling link is the operator's too.
         if list.symlink_metadata().is_err() {
-            files::write_atomic(&list, &self.model_list())
+            files::replace(&list, self.model_list().as_bytes(), files::Readers::Anybody)
                 .map_err(|source| WorkspaceError::Make { path: list, source })?;
         }
         Ok(())

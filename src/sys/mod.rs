@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod fds;
+pub mod files;
 pub mod localtime;
 pub mod lockfile;
 pub mod pidfd;

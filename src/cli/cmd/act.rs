@@ -52,10 +52,24 @@ impl Action {
 }
 
 /// Runs the command on its targets, one after the other; the first that fails ends it.
-pub fn run(session: &mut Session, matches: &ArgMatches, action: Action, rest: &[String]) -> anyhow::Result<()> {
-    let targets: Vec<String> = matches.get_many::<String>("targets").into_iter().flatten().cloned().collect();
-    if options::value(matches, "env").is_some() && !targets.iter().any(|target| config::is_config_file(target)) {
-        session.output.error("Using --env [env] without passing the ecosystem.config.js does not work");
+pub fn run(
+    session: &mut Session,
+    matches: &ArgMatches,
+    action: Action,
+    rest: &[String],
+) -> anyhow::Result<()> {
+    let targets: Vec<String> = matches
+        .get_many::<String>("targets")
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    if options::value(matches, "env").is_some()
+        && !targets.iter().any(|target| config::is_config_file(target))
+    {
+        session
+            .output
+            .error("Using --env [env] without passing the ecosystem.config.js does not work");
         bail!(Told);
     }
     for target in &targets {
@@ -69,22 +83,43 @@ pub fn run(session: &mut Session, matches: &ArgMatches, action: Action, rest: &[
 }
 
 /// The apps that a file names.
-fn config_file(session: &mut Session, matches: &ArgMatches, action: Action, target: &str) -> anyhow::Result<()> {
+fn config_file(
+    session: &mut Session,
+    matches: &ArgMatches,
+    action: Action,
+    target: &str,
+) -> anyhow::Result<()> {
     if matches!(action, Action::Restart | Action::Reload) {
         return start::config_file(session, matches, target, action);
     }
     let ecosystem = start::load(session, target)?;
     let only = start::only(matches);
     for app in &ecosystem.apps {
-        let Ok(keys) = raw::canonical(&app.raw) else { continue };
+        let Ok(keys) = raw::canonical(&app.raw) else {
+            continue;
+        };
         let context = start_context::gather(session, matches, Origin::Config, &[])?;
         let conf = crate::core::spec::normalise::app(&app.raw, &context, &config::SystemHost);
-        let name = conf.map_or_else(|_| keys.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(), |conf| conf.name().to_owned());
+        let name = conf.map_or_else(
+            |_| {
+                keys.get("name")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            },
+            |conf| conf.name().to_owned(),
+        );
         if start::is_meant(&only, &name) {
             let rows = session.rows()?;
-            let ids: Vec<PmId> = rows.iter().filter(|row| row.name == name).map(|row| PmId(row.pm_id)).collect();
+            let ids: Vec<PmId> = rows
+                .iter()
+                .filter(|row| row.name == name)
+                .map(|row| PmId(row.pm_id))
+                .collect();
             if ids.is_empty() {
-                session.output.error(&format!("Process or Namespace {name} not found"));
+                session
+                    .output
+                    .error(&format!("Process or Namespace {name} not found"));
                 bail!(Told);
             }
             apply(session, action, &name, &ids, &rows, &Value::Null)?;
@@ -94,12 +129,20 @@ fn config_file(session: &mut Session, matches: &ArgMatches, action: Action, targ
 }
 
 /// One word: `all`, a pattern, a name, a namespace or an id.
-pub fn one(session: &mut Session, matches: &ArgMatches, action: Action, word: &str, rest: &[String]) -> anyhow::Result<()> {
+pub fn one(
+    session: &mut Session,
+    matches: &ArgMatches,
+    action: Action,
+    word: &str,
+    rest: &[String],
+) -> anyhow::Result<()> {
     let rows = session.rows()?;
     let target = parse(session, word)?;
     let ids = select(&target, &rows);
     if matches!(action, Action::Restart | Action::Reload) && !options::flag(matches, "update-env") {
-        session.output.line("Use --update-env to update environment variables");
+        session
+            .output
+            .line("Use --update-env to update environment variables");
     }
     if ids.is_empty() {
         match &target {
@@ -107,7 +150,9 @@ pub fn one(session: &mut Session, matches: &ArgMatches, action: Action, word: &s
             Target::Word(word) => match target.id_meant() {
                 // The daemon has the words for an unknown id, which differ by method.
                 Some(id) => return apply(session, action, word, &[id], &rows, &json!({})),
-                None => session.output.error(&format!("Process or Namespace {word} not found")),
+                None => session
+                    .output
+                    .error(&format!("Process or Namespace {word} not found")),
             },
         }
         bail!(Told);
@@ -117,11 +162,20 @@ pub fn one(session: &mut Session, matches: &ArgMatches, action: Action, word: &s
 }
 
 /// What a restart by name carries: the keys given as options, and with `--update-env` the shell's environment.
-fn restart_env(session: &Session, matches: &ArgMatches, action: Action, rest: &[String]) -> anyhow::Result<Value> {
+fn restart_env(
+    session: &Session,
+    matches: &ArgMatches,
+    action: Action,
+    rest: &[String],
+) -> anyhow::Result<Value> {
     if !matches!(action, Action::Restart | Action::Reload) {
         return Ok(Value::Null);
     }
-    let mut env = if options::flag(matches, "update-env") { start_context::client_env() } else { Map::new() };
+    let mut env = if options::flag(matches, "update-env") {
+        start_context::client_env()
+    } else {
+        Map::new()
+    };
     let mut given = options::app_keys(matches);
     if !rest.is_empty() {
         given.insert("args".to_owned(), Value::from(rest.to_vec()));
@@ -131,7 +185,10 @@ fn restart_env(session: &Session, matches: &ArgMatches, action: Action, rest: &[
     }
     match raw::canonical(&given) {
         Ok(mut keys) => {
-            if keys.get("cron_restart").is_some_and(|pattern| pattern == "0" || *pattern == json!(0)) {
+            if keys
+                .get("cron_restart")
+                .is_some_and(|pattern| pattern == "0" || *pattern == json!(0))
+            {
                 session.output.done("disabling cron restart");
             }
             if let Some(interpreter) = keys.remove("interpreter") {
@@ -150,21 +207,39 @@ fn restart_env(session: &Session, matches: &ArgMatches, action: Action, rest: &[
 }
 
 /// Carries the action out on all ids, and tells each as PM2 does.
-pub fn apply(session: &mut Session, action: Action, word: &str, ids: &[PmId], rows: &[ProcRow], env: &Value) -> anyhow::Result<()> {
+pub fn apply(
+    session: &mut Session,
+    action: Action,
+    word: &str,
+    ids: &[PmId],
+    rows: &[ProcRow],
+    env: &Value,
+) -> anyhow::Result<()> {
     let output = session.output;
     let numbers: Vec<u32> = ids.iter().map(|id| id.0).collect();
-    output.line(&message::applying(action.method(), word, &numbers, output.colour));
+    output.line(&message::applying(
+        action.method(),
+        word,
+        &numbers,
+        output.colour,
+    ));
     let argument = |id: &PmId| match action {
         Action::Restart | Action::Reload => json!({"id": id, "env": env}),
         Action::Stop | Action::Delete => json!(id),
     };
-    let calls: Vec<(&str, Vec<Value>)> = ids.iter().map(|id| (action.method(), vec![argument(id)])).collect();
+    let calls: Vec<(&str, Vec<Value>)> = ids
+        .iter()
+        .map(|id| (action.method(), vec![argument(id)]))
+        .collect();
     let client = session.daemon(false)?;
     for answer in client.call_all(&calls)?.into_iter().zip(ids) {
         let (answer, id) = answer;
         match answer {
             Ok(_) => {
-                let name = rows.iter().find(|row| row.pm_id == id.0).map_or(word, |row| row.name.as_str());
+                let name = rows
+                    .iter()
+                    .find(|row| row.pm_id == id.0)
+                    .map_or(word, |row| row.name.as_str());
                 output.line(&message::ticked(name, id.0, output.colour));
             }
             Err(ClientError::Refused(words)) => {
@@ -176,7 +251,12 @@ pub fn apply(session: &mut Session, action: Action, word: &str, ids: &[PmId], ro
     }
     let notices: Vec<(&str, Vec<Value>)> = ids
         .iter()
-        .map(|id| ("notifyByProcessId", vec![json!({"id": id, "action_name": action.event(), "manually": true})]))
+        .map(|id| {
+            (
+                "notifyByProcessId",
+                vec![json!({"id": id, "action_name": action.event(), "manually": true})],
+            )
+        })
         .collect();
     // Told to whoever listens; that a deleted one is not known any more is as it should be.
     drop(client.call_all(&notices)?);

@@ -29,14 +29,26 @@ pub fn kill(session: &mut Session) -> anyhow::Result<()> {
         output.warn_aloud("No process found");
     } else {
         let ids: Vec<u32> = rows.iter().map(|row| row.pm_id).collect();
-        output.line(&crate::cli::render::message::applying("deleteProcessId", "all", &ids, output.colour));
+        output.line(&crate::cli::render::message::applying(
+            "deleteProcessId",
+            "all",
+            &ids,
+            output.colour,
+        ));
         // notifyKillPM2 has no answer, so its number is skipped: a connection of its own keeps count.
         session.disconnect();
         let client = session.daemon(false)?;
-        let calls: Vec<(&str, Vec<Value>)> = ids.iter().map(|id| ("deleteProcessId", vec![json!(id)])).collect();
+        let calls: Vec<(&str, Vec<Value>)> = ids
+            .iter()
+            .map(|id| ("deleteProcessId", vec![json!(id)]))
+            .collect();
         for (answer, row) in client.call_all(&calls)?.into_iter().zip(&rows) {
             match answer {
-                Ok(_) => output.line(&crate::cli::render::message::ticked(&row.name, row.pm_id, output.colour)),
+                Ok(_) => output.line(&crate::cli::render::message::ticked(
+                    &row.name,
+                    row.pm_id,
+                    output.colour,
+                )),
                 Err(error) => output.error(&error.to_string()),
             }
         }
@@ -71,6 +83,9 @@ pub fn reload_logs(session: &mut Session) -> anyhow::Result<()> {
 /// `pm2 report`, as far as the daemon goes.
 pub fn report(session: &mut Session) -> anyhow::Result<()> {
     let report: Value = session.daemon(false)?.call("getReport", &[json!({})])?;
-    print(&format!("{}\n", crate::cli::render::inspect::inspect(&report)));
+    print(&format!(
+        "{}\n",
+        crate::cli::render::inspect::inspect(&report)
+    ));
     Ok(())
 }

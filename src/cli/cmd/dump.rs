@@ -1,11 +1,11 @@
 //! `save` (`dump`), `cleardump`, `resurrect` (pm2 7.0.4, spec 6.9).
 
 use super::{list, start};
-use crate::cli::atomic;
 use crate::cli::options;
 use crate::cli::session::{Session, Told};
-use crate::core::spec::conf::NOT_DUMPED;
 use crate::core::spec::normalise::AppConf;
+use crate::core::spec::{conf, keys};
+use crate::sys::files::{self, Readers};
 use anyhow::bail;
 use clap::ArgMatches;
 use serde_json::{Map, Value};
@@ -15,7 +15,12 @@ pub fn save(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     let output = session.output;
     output.done("Saving current process list...");
     let items = session.items(false)?;
-    let records: Vec<Value> = items.into_iter().filter_map(|mut item| item.get_mut("pm2_env").map(Value::take)).filter(|env| env["pmx_module"] != true).map(dumped).collect();
+    let records: Vec<Value> = items
+        .into_iter()
+        .filter_map(|mut item| item.get_mut("pm2_env").map(Value::take))
+        .filter(|env| env["pmx_module"] != true)
+        .map(conf::dumped)
+        .collect();
     let forced = options::flag(matches, "force") || std::env::var_os("FORCE").is_some();
     if records.is_empty() && !forced {
         output.warn("PM2 is not managing any process, skipping save...");
@@ -24,26 +29,29 @@ pub fn save(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     }
     let path = session.home.dump_file();
     let text = serde_json::to_string_pretty(&records)?;
-    if let Err(error) = atomic::replace_with_backup(&path, &session.home.dump_backup(), &text) {
-        output.error(&format!("cannot write {}: {error}; the list saved before it is kept", path.display()));
+    if let Err(error) = files::replace_with_backup(
+        &path,
+        &session.home.dump_backup(),
+        text.as_bytes(),
+        Readers::Owner,
+    ) {
+        output.error(&format!(
+            "cannot write {}: {error}; the list saved before it is kept",
+            path.display()
+        ));
         bail!(Told);
     }
     output.done(&format!("Successfully saved in {}", path.display()));
     Ok(())
 }
 
-fn dumped(mut env: Value) -> Value {
-    if let Some(map) = env.as_object_mut() {
-        map.retain(|key, _| !NOT_DUMPED.contains(&key.as_str()));
-    }
-    env
-}
-
 /// `pm2 cleardump`.
 pub fn clear(session: &mut Session) -> anyhow::Result<()> {
     let path = session.home.dump_file();
-    atomic::replace_with_backup(&path, &session.home.dump_backup(), "[]")?;
-    session.output.done(&format!("Successfully created {}", path.display()));
+    files::replace_with_backup(&path, &session.home.dump_backup(), b"[]", Readers::Owner)?;
+    session
+        .output
+        .done(&format!("Successfully created {}", path.display()));
     Ok(())
 }
 
@@ -55,7 +63,10 @@ pub fn resurrect(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<
         output.error("No processes saved; DUMP file doesn't exist");
         return Ok(());
     };
-    output.done(&format!("Restoring processes located in {}", session.home.dump_file().display()));
+    output.done(&format!(
+        "Restoring processes located in {}",
+        session.home.dump_file().display()
+    ));
     let rows = session.rows()?;
     let confs: Vec<AppConf> = records
         .into_iter()
@@ -63,10 +74,17 @@ pub fn resurrect(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<
             Value::Object(map) => Some(map),
             _ => None,
         })
-        .filter(|map| !rows.iter().any(|row| map.get("name").is_some_and(|name| *name == *row.name)))
+        .filter(|map| {
+            !rows
+                .iter()
+                .any(|row| map.get("name").is_some_and(|name| *name == *row.name))
+        })
         .map(restorable)
         .collect();
-    let paths: Vec<String> = confs.iter().map(|conf| conf.text("pm_exec_path").to_owned()).collect();
+    let paths: Vec<String> = confs
+        .iter()
+        .map(|conf| conf.text("pm_exec_path").to_owned())
+        .collect();
     let quiet = std::mem::replace(&mut session.output.silent, true);
     let all = start::prepare_all(session, confs);
     session.output.silent = quiet;
@@ -79,15 +97,18 @@ pub fn resurrect(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<
     list::after_action(session, matches)
 }
 
-/// A record as `prepare` takes it: its environment is what it was, not what PM2 flattened.
+/// A record as `prepare` takes it. What the dump holds twice, flattened beside `env`, is left to `env`.
 fn restorable(mut map: Map<String, Value>) -> AppConf {
     map.remove("instances");
-    if !map.get("env").is_some_and(Value::is_object) {
-        map.insert("env".to_owned(), Value::Object(Map::new()));
-    }
-    let env: Vec<String> = map.get("env").and_then(Value::as_object).into_iter().flat_map(|env| env.keys().cloned()).collect();
-    let flattened = |key: &str| env.iter().any(|name| name == key) && !crate::core::spec::keys::is_app_key(key);
-    map.retain(|key, _| !flattened(key));
+    let env = map
+        .get("env")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
+    map.retain(|key, value| {
+        env.get(key) != Some(value) || keys::key(key).is_some() || key.starts_with("pm_")
+    });
+    map.insert("env".to_owned(), Value::Object(env));
     AppConf(map)
 }
 
@@ -101,7 +122,11 @@ fn read_dump(session: &Session) -> Option<Vec<Value>> {
                 let aside = path.with_extension("pm2.broken");
                 // What can't be moved stays where it is, and is told all the same.
                 let _ = std::fs::rename(path, &aside);
-                session.output.error(&format!("Failed to read dump file {}: {error}; it is kept as {}", path.display(), aside.display()));
+                session.output.error(&format!(
+                    "Failed to read dump file {}: {error}; it is kept as {}",
+                    path.display(),
+                    aside.display()
+                ));
                 None
             }
         }

@@ -25,7 +25,9 @@ pub fn after_action(session: &mut Session, matches: &ArgMatches) -> anyhow::Resu
 
 fn show(session: &Session, matches: &ArgMatches, rows: &[ProcRow]) -> anyhow::Result<()> {
     if options::flag(matches, "mini-list") {
-        session.output.line(mini::list(rows, wall_ms()).trim_end_matches('\n'));
+        session
+            .output
+            .line(mini::list(rows, wall_ms()).trim_end_matches('\n'));
         return Ok(());
     }
     let sort = match options::value(matches, "sort").map(Sort::parse).transpose() {
@@ -35,8 +37,15 @@ fn show(session: &Session, matches: &ArgMatches, rows: &[ProcRow]) -> anyhow::Re
             bail!(Told);
         }
     };
-    let options = TableOptions { width: terminal_width(), colour: session.output.colour, sort, now_ms: wall_ms() };
-    session.output.line(table::list(rows, &options).trim_end_matches('\n'));
+    let options = TableOptions {
+        width: terminal_width(),
+        colour: session.output.colour,
+        sort,
+        now_ms: wall_ms(),
+    };
+    session
+        .output
+        .line(table::list(rows, &options).trim_end_matches('\n'));
     Ok(())
 }
 
@@ -46,7 +55,9 @@ pub fn terminal_width() -> Option<u16> {
     if !stdout.is_terminal() {
         return None;
     }
-    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let columns = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok());
     columns.or_else(|| terminal_size::terminal_size_of(&stdout).map(|(width, _)| width.0))
 }
 

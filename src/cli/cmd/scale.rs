@@ -10,11 +10,22 @@ use clap::ArgMatches;
 use serde_json::{Value, json};
 
 /// `pm2 scale NAME 4`, or `+2`.
-pub fn run(session: &mut Session, matches: &ArgMatches, name: &str, number: &str) -> anyhow::Result<()> {
+pub fn run(
+    session: &mut Session,
+    matches: &ArgMatches,
+    name: &str,
+    number: &str,
+) -> anyhow::Result<()> {
     let rows = session.rows()?;
-    let ids: Vec<PmId> = rows.iter().filter(|row| row.name == name).map(|row| PmId(row.pm_id)).collect();
+    let ids: Vec<PmId> = rows
+        .iter()
+        .filter(|row| row.name == name)
+        .map(|row| PmId(row.pm_id))
+        .collect();
     let Some(first) = ids.first() else {
-        session.output.error(&format!("Application {name} not found"));
+        session
+            .output
+            .error(&format!("Application {name} not found"));
         bail!(Told);
     };
     let wanted = match number.strip_prefix('+') {
@@ -22,7 +33,9 @@ pub fn run(session: &mut Session, matches: &ArgMatches, name: &str, number: &str
         None => number.parse().ok(),
     };
     let Some(wanted) = wanted.filter(|wanted| *wanted <= 10_000) else {
-        session.output.error(&format!("`{number}` is not a number of instances; use 4 or +2"));
+        session.output.error(&format!(
+            "`{number}` is not a number of instances; use 4 or +2"
+        ));
         bail!(Told);
     };
     match wanted.cmp(&ids.len()) {
@@ -33,10 +46,19 @@ pub fn run(session: &mut Session, matches: &ArgMatches, name: &str, number: &str
         std::cmp::Ordering::Greater => {
             for _ in ids.len()..wanted {
                 session.output.done("Scaling up application");
-                session.daemon(false)?.call::<Value>("duplicateProcessId", &[json!(first)])?;
+                session
+                    .daemon(false)?
+                    .call::<Value>("duplicateProcessId", &[json!(first)])?;
             }
         }
-        std::cmp::Ordering::Less => act::apply(session, Action::Delete, name, &ids[..ids.len() - wanted], &rows, &Value::Null)?,
+        std::cmp::Ordering::Less => act::apply(
+            session,
+            Action::Delete,
+            name,
+            &ids[..ids.len() - wanted],
+            &rows,
+            &Value::Null,
+        )?,
     }
     list::after_action(session, matches)
 }
@@ -56,8 +78,13 @@ pub fn reset(session: &mut Session, matches: &ArgMatches, word: &str) -> anyhow:
         }
     }
     for id in ids {
-        session.output.done(&format!("Resetting meta for process id {id}"));
-        match session.daemon(false)?.call::<Value>("resetMetaProcessId", &[json!(id)]) {
+        session
+            .output
+            .done(&format!("Resetting meta for process id {id}"));
+        match session
+            .daemon(false)?
+            .call::<Value>("resetMetaProcessId", &[json!(id)])
+        {
             Ok(_) => {}
             // PM2 prints it and ends with 0 (spec 6.2).
             Err(ClientError::Refused(words)) => session.output.error(&words),

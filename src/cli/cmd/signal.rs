@@ -8,10 +8,21 @@ use clap::ArgMatches;
 use serde_json::{Value, json};
 
 /// `pm2 sendSignal SIGNAL id|name`.
-pub fn run(session: &mut Session, matches: &ArgMatches, signal: &str, word: &str) -> anyhow::Result<()> {
+pub fn run(
+    session: &mut Session,
+    matches: &ArgMatches,
+    signal: &str,
+    word: &str,
+) -> anyhow::Result<()> {
     let (method, argument) = match word.parse::<u32>() {
-        Ok(id) => ("sendSignalToProcessId", json!({"process_id": id, "signal": signal})),
-        Err(_) => ("sendSignalToProcessName", json!({"process_name": word, "signal": signal})),
+        Ok(id) => (
+            "sendSignalToProcessId",
+            json!({"process_id": id, "signal": signal}),
+        ),
+        Err(_) => (
+            "sendSignalToProcessName",
+            json!({"process_name": word, "signal": signal}),
+        ),
     };
     told(session, method, &argument)?;
     session.output.done(&match word.parse::<u32>() {
@@ -22,14 +33,26 @@ pub fn run(session: &mut Session, matches: &ArgMatches, signal: &str, word: &str
 }
 
 /// `pm2 send ID LINE`: a line to its standard input.
-pub fn send(session: &mut Session, matches: &ArgMatches, id: &str, line: &str) -> anyhow::Result<()> {
+pub fn send(
+    session: &mut Session,
+    matches: &ArgMatches,
+    id: &str,
+    line: &str,
+) -> anyhow::Result<()> {
     let id = id.parse::<u32>().map_or_else(|_| json!(id), |id| json!(id));
-    told(session, "sendLineToStdin", &json!({"pm_id": id, "line": format!("{line}\n")}))?;
+    told(
+        session,
+        "sendLineToStdin",
+        &json!({"pm_id": id, "line": format!("{line}\n")}),
+    )?;
     list::after_action(session, matches)
 }
 
 fn told(session: &mut Session, method: &str, argument: &Value) -> anyhow::Result<()> {
-    match session.daemon(false)?.call::<Value>(method, std::slice::from_ref(argument)) {
+    match session
+        .daemon(false)?
+        .call::<Value>(method, std::slice::from_ref(argument))
+    {
         Ok(_) => Ok(()),
         Err(ClientError::Refused(words)) => {
             session.output.error(&words);

@@ -21,10 +21,18 @@ use std::path::Path;
 
 /// Runs `start` on its targets.
 pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyhow::Result<()> {
-    let mut targets: Vec<String> = matches.get_many::<String>("targets").into_iter().flatten().cloned().collect();
+    let mut targets: Vec<String> = matches
+        .get_many::<String>("targets")
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
     if targets.is_empty() {
         let found = config::discover(&std::env::current_dir()?);
-        targets.push(found.map_or_else(|| "ecosystem.config.js".to_owned(), |path| path.to_string_lossy().into_owned()));
+        targets.push(found.map_or_else(
+            || "ecosystem.config.js".to_owned(),
+            |path| path.to_string_lossy().into_owned(),
+        ));
     }
     for target in &targets {
         if target == "-" || (config::is_config_file(target) && !target.contains(' ')) {
@@ -41,17 +49,32 @@ pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyh
 }
 
 /// One word that is no file: something known, else a script.
-fn word(session: &mut Session, matches: &ArgMatches, target: &str, rest: &[String]) -> anyhow::Result<()> {
+fn word(
+    session: &mut Session,
+    matches: &ArgMatches,
+    target: &str,
+    rest: &[String],
+) -> anyhow::Result<()> {
     let rows = session.rows()?;
     let bare = !target.contains('/') && Path::new(target).extension().is_none();
-    let known = rows.iter().any(|row| row.name == target || row.namespace.as_deref() == Some(target) || row.pm_id.to_string() == target);
+    let known = rows.iter().any(|row| {
+        row.name == target
+            || row.namespace.as_deref() == Some(target)
+            || row.pm_id.to_string() == target
+    });
     if target == "all" || (bare && known) {
         return act::one(session, matches, Action::Restart, target, rest);
     }
     script(session, matches, target, &rows, rest)
 }
 
-fn script(session: &mut Session, matches: &ArgMatches, target: &str, rows: &[ProcRow], rest: &[String]) -> anyhow::Result<()> {
+fn script(
+    session: &mut Session,
+    matches: &ArgMatches,
+    target: &str,
+    rows: &[ProcRow],
+    rest: &[String],
+) -> anyhow::Result<()> {
     let mut context = start_context::gather(session, matches, Origin::Script, rest)?;
     context.overrides.remove("script");
     let app = Map::from_iter([("script".to_owned(), Value::from(target))]);
@@ -59,17 +82,25 @@ fn script(session: &mut Session, matches: &ArgMatches, target: &str, rows: &[Pro
         Ok(conf) => conf,
         Err(issues) => return refuse(session, &issues),
     };
-    let same = rows.iter().find(|row| row.name == conf.name() && row.exec_path.as_deref() == Some(conf.text("pm_exec_path")));
+    let same = rows.iter().find(|row| {
+        row.name == conf.name() && row.exec_path.as_deref() == Some(conf.text("pm_exec_path"))
+    });
     if let Some(row) = same.filter(|_| !options::flag(matches, "force")) {
         if matches!(row.status.as_str(), "stopped" | "errored" | "stopping") {
             let name = row.name.clone();
-            let ids: Vec<PmId> = rows.iter().filter(|row| row.name == name).map(|row| PmId(row.pm_id)).collect();
+            let ids: Vec<PmId> = rows
+                .iter()
+                .filter(|row| row.name == name)
+                .map(|row| PmId(row.pm_id))
+                .collect();
             let env = json!({"current_conf": without_env(&conf)});
             act::apply(session, Action::Restart, &name, &ids, rows, &env)?;
             session.output.done("Process successfully started");
             return Ok(());
         }
-        session.output.error("Script already launched, add -f option to force re-execution");
+        session
+            .output
+            .error("Script already launched, add -f option to force re-execution");
         bail!(Told);
     }
     let mode = conf.text("exec_mode").to_owned();
@@ -79,8 +110,14 @@ fn script(session: &mut Session, matches: &ArgMatches, target: &str, rows: &[Pro
         0 => "(max instances)".to_owned(),
         count => format!("({count} instances)"),
     };
-    session.output.done(&format!("Starting {} in {mode} {instances}", conf.text("pm_exec_path")));
-    match session.daemon(false)?.call::<Value>("prepare", &[Value::Object(conf.0)]) {
+    session.output.done(&format!(
+        "Starting {} in {mode} {instances}",
+        conf.text("pm_exec_path")
+    ));
+    match session
+        .daemon(false)?
+        .call::<Value>("prepare", &[Value::Object(conf.0)])
+    {
         Ok(_) => {
             session.output.done("Done.");
             Ok(())
@@ -93,8 +130,24 @@ fn script(session: &mut Session, matches: &ArgMatches, target: &str, rows: &[Pro
     }
 }
 
+/// `startOrRestart` and its like: a file, then the list.
+pub fn file_command(
+    session: &mut Session,
+    matches: &ArgMatches,
+    file: &str,
+    action: Action,
+) -> anyhow::Result<()> {
+    config_file(session, matches, file, action)?;
+    list::after_action(session, matches)
+}
+
 /// A file: what runs is restarted (or reloaded) with what the file says, the rest is started (spec 5.7).
-pub fn config_file(session: &mut Session, matches: &ArgMatches, target: &str, action: Action) -> anyhow::Result<()> {
+pub fn config_file(
+    session: &mut Session,
+    matches: &ArgMatches,
+    target: &str,
+    action: Action,
+) -> anyhow::Result<()> {
     let ecosystem = load(session, target)?;
     let context = start_context::gather(session, matches, Origin::Config, &[])?;
     let only = only(matches);
@@ -112,10 +165,16 @@ pub fn config_file(session: &mut Session, matches: &ArgMatches, target: &str, ac
                 }
             }
             Err(issues) => {
-                let name = app.raw.get("name").and_then(Value::as_str).unwrap_or_default();
+                let name = app
+                    .raw
+                    .get("name")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 if name.is_empty() || is_meant(&only, name) {
                     for issue in &issues {
-                        session.output.error(&format!("Error: {}", ecosystem.locate(app, issue)));
+                        session
+                            .output
+                            .error(&format!("Error: {}", ecosystem.locate(app, issue)));
                     }
                     failed = true;
                 }
@@ -123,14 +182,30 @@ pub fn config_file(session: &mut Session, matches: &ArgMatches, target: &str, ac
         }
     }
     let rows = session.rows()?;
-    let (known, new): (Vec<_>, Vec<_>) = confs.into_iter().partition(|(conf, _)| rows.iter().any(|row| row.name == conf.name()));
+    let (known, new): (Vec<_>, Vec<_>) = confs
+        .into_iter()
+        .partition(|(conf, _)| rows.iter().any(|row| row.name == conf.name()));
     for (conf, own_env) in &known {
-        let ids: Vec<PmId> = rows.iter().filter(|row| row.name == conf.name()).map(|row| PmId(row.pm_id)).collect();
-        act::apply(session, action, conf.name(), &ids, &rows, &merged_env(conf, own_env))?;
+        let ids: Vec<PmId> = rows
+            .iter()
+            .filter(|row| row.name == conf.name())
+            .map(|row| PmId(row.pm_id))
+            .collect();
+        act::apply(
+            session,
+            action,
+            conf.name(),
+            &ids,
+            &rows,
+            &merged_env(conf, own_env),
+        )?;
     }
     if !new.is_empty() && !known.is_empty() {
         let names: Vec<&str> = new.iter().map(|(conf, _)| conf.name()).collect();
-        session.output.warn(&format!("Applications {} not running, starting...", names.join(", ")));
+        session.output.warn(&format!(
+            "Applications {} not running, starting...",
+            names.join(", ")
+        ));
     }
     failed |= !prepare_all(session, new.into_iter().map(|(conf, _)| conf).collect())?;
     if failed {
@@ -143,12 +218,26 @@ pub fn config_file(session: &mut Session, matches: &ArgMatches, target: &str, ac
 pub fn prepare_all(session: &mut Session, confs: Vec<AppConf>) -> anyhow::Result<bool> {
     let output = session.output;
     let names: Vec<String> = confs.iter().map(|conf| conf.name().to_owned()).collect();
-    for conf in confs.iter().filter(|conf| conf.0.get("wait_ready") == Some(&Value::Bool(true))) {
-        output.warn(&format!("App {} has option 'wait_ready' set, waiting for app to be ready...", conf.name()));
+    for conf in confs
+        .iter()
+        .filter(|conf| conf.0.get("wait_ready") == Some(&Value::Bool(true)))
+    {
+        output.warn(&format!(
+            "App {} has option 'wait_ready' set, waiting for app to be ready...",
+            conf.name()
+        ));
     }
-    let calls: Vec<(&str, Vec<Value>)> = confs.into_iter().map(|conf| ("prepare", vec![Value::Object(conf.0)])).collect();
+    let calls: Vec<(&str, Vec<Value>)> = confs
+        .into_iter()
+        .map(|conf| ("prepare", vec![Value::Object(conf.0)]))
+        .collect();
     let mut all = true;
-    for (answer, name) in session.daemon(false)?.call_all(&calls)?.into_iter().zip(names) {
+    for (answer, name) in session
+        .daemon(false)?
+        .call_all(&calls)?
+        .into_iter()
+        .zip(names)
+    {
         match answer {
             Ok(records) => {
                 let count = records.as_array().map_or(1, Vec::len);
@@ -166,38 +255,61 @@ pub fn prepare_all(session: &mut Session, confs: Vec<AppConf>) -> anyhow::Result
 
 /// What a restart from a file carries: with variables of its own, those; else the whole environment of this shell.
 fn merged_env(conf: &AppConf, own_env: &[String]) -> Value {
-    let all = conf.0.get("env").and_then(Value::as_object).cloned().unwrap_or_default();
+    let all = conf
+        .0
+        .get("env")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     let mut env: Map<String, Value> = if own_env.is_empty() {
         all
     } else {
-        all.into_iter().filter(|(name, _)| own_env.contains(name)).collect()
+        all.into_iter()
+            .filter(|(name, _)| own_env.contains(name))
+            .collect()
     };
     env.insert("current_conf".to_owned(), without_env(conf));
     Value::Object(env)
 }
 
 fn without_env(conf: &AppConf) -> Value {
-    Value::Object(conf.0.iter().filter(|(key, _)| *key != "env").map(|(key, value)| (key.clone(), value.clone())).collect())
+    Value::Object(
+        conf.0
+            .iter()
+            .filter(|(key, _)| *key != "env")
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+    )
 }
 
 /// The names of the app's own variables, of its `env` and every `env_<name>` block.
 fn own_env(app: &Map<String, Value>) -> Vec<String> {
-    let blocks = app.iter().filter(|(key, _)| *key == "env" || raw::is_env_block(key));
-    blocks.filter_map(|(_, block)| block.as_object()).flat_map(Map::keys).cloned().collect()
+    let blocks = app
+        .iter()
+        .filter(|(key, _)| *key == "env" || raw::is_env_block(key));
+    blocks
+        .filter_map(|(_, block)| block.as_object())
+        .flat_map(Map::keys)
+        .cloned()
+        .collect()
 }
 
 /// Reads a file (or standard input, for `-`), or tells what is wrong with it.
 pub fn load(session: &Session, target: &str) -> anyhow::Result<Ecosystem> {
     let loaded = if target == "-" {
         let mut text = String::new();
-        std::io::stdin().take(config::MAX_BYTES as u64).read_to_string(&mut text)?;
+        std::io::stdin()
+            .take(config::MAX_BYTES as u64)
+            .read_to_string(&mut text)?;
         config::parse("standard input", &text, config::Format::Json)
     } else {
         config::load(Path::new(target))
     };
     loaded.map_err(|error| {
         match &error {
-            config::ConfigError::NotFound(path) => session.output.error(&format!("File {} not found", path.display())),
+            config::ConfigError::NotFound(path) => session
+                .output
+                .error(&format!("File {} not found", path.display())),
             _ => {
                 session.output.error(&format!("File {target} malformated"));
                 session.output.error(&error.to_string());
@@ -210,12 +322,19 @@ pub fn load(session: &Session, target: &str) -> anyhow::Result<Ecosystem> {
 /// `--only a,b`.
 pub fn only(matches: &ArgMatches) -> Option<Vec<String>> {
     let words = options::value(matches, "only")?;
-    Some(words.split([',', ' ']).filter(|word| !word.is_empty()).map(str::to_owned).collect())
+    Some(
+        words
+            .split([',', ' '])
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect(),
+    )
 }
 
 /// Whether `--only` leaves this app in.
 pub fn is_meant(only: &Option<Vec<String>>, name: &str) -> bool {
-    only.as_ref().is_none_or(|only| only.iter().any(|word| word == name))
+    only.as_ref()
+        .is_none_or(|only| only.iter().any(|word| word == name))
 }
 
 /// PM2's words for an issue where it has some, else ours.

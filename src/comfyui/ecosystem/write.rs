@@ -4,8 +4,9 @@
 //! is ours to regenerate; any other is the operator's and is kept. A copy and not a hash, so that `diff` shows what was
 //! changed; beside the file and not inside it, so that the file holds nothing but what PM2 and Fornax read.
 
-use crate::comfyui::files::{read_limited, write_atomic};
+use crate::comfyui::files::read_limited;
 use crate::comfyui::workspace::Workspace;
+use crate::sys::files::{self, Readers};
 use serde_json::Value;
 use std::io;
 use std::path::PathBuf;
@@ -77,7 +78,8 @@ pub fn write(workspace: &Workspace, value: &Value, force: bool) -> Result<Writte
         let dir = file.parent().expect("both lie in a folder");
         let done = match skip {
             true => Ok(()),
-            false => std::fs::create_dir_all(dir).and_then(|()| write_atomic(&file, &text)),
+            false => std::fs::create_dir_all(dir)
+                .and_then(|()| files::replace(&file, text.as_bytes(), Readers::Anybody)),
         };
         done.map_err(|source| WriteError { path: file, source })?;
     }

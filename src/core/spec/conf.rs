@@ -27,6 +27,17 @@ pub const RUNTIME_KEYS: [&str; 17] = [
     "_tree_pids",
 ];
 
+/// Keys that belong to one life of an instance, which PM2 leaves out of its dump.
+const NOT_DUMPED: [&str; 4] = ["instances", "pm_id", "prev_restart_delay", "fornax_state"];
+
+/// A `pm2_env` as it is dumped.
+pub fn dumped(mut env: Value) -> Value {
+    if let Some(map) = env.as_object_mut() {
+        map.retain(|key, _| !NOT_DUMPED.contains(&key.as_str()));
+    }
+    env
+}
+
 /// The configuration of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conf {

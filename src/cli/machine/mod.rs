@@ -1,0 +1,101 @@
+//! Fornax's own commands: the machine as one thing.
+
+pub mod check;
+pub mod comfyui;
+pub mod down;
+mod foreground;
+pub mod gpu;
+pub mod progress;
+pub mod runtime;
+pub mod status;
+mod targets;
+pub mod up;
+
+use super::program;
+use super::session::Session;
+use crate::comfyui::simulate;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// What is shown below PM2's help.
+pub const HELP: &str = "
+Fornax's own commands:
+  up                 run one ComfyUI per GPU (--simulate N without any GPU), and wait until all are healthy
+  down               stop everything and the daemon
+  status             machine, GPUs and services at a glance
+  check FILE         what an ecosystem file's apps come out as, or what is wrong with it
+  gpu list           the GPUs, and who owns them
+  comfyui ecosystem  print the ecosystem file of one ComfyUI per GPU
+  simulate           a server that speaks ComfyUI's HTTP and websocket
+
+Examples:
+  fornax up --simulate 2
+  fornax start app.js --name web
+  fornax logs comfyui-gpu0
+";
+
+/// Fornax's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "fornax", disable_help_subcommand = true)]
+struct Ours {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one ComfyUI per GPU and wait until all are healthy.
+    Up(up::UpArgs),
+    /// Stop everything that runs, and the daemon.
+    Down(down::DownArgs),
+    /// The machine, its GPUs and its services at a glance.
+    Status(status::StatusArgs),
+    /// What an ecosystem file's apps come out as, or what is wrong with it.
+    Check(check::CheckArgs),
+    /// GPUs.
+    Gpu(gpu::GpuArgs),
+    /// ComfyUI.
+    Comfyui(comfyui::ComfyuiArgs),
+    /// A server that speaks ComfyUI's HTTP and websocket.
+    Simulate(SimulateArgs),
+}
+
+#[derive(Debug, Args)]
+struct SimulateArgs {
+    #[command(flatten)]
+    options: simulate::SimulateOptions,
+}
+
+/// Whether a word is a command of ours. `status` is PM2's too; called as `fornax` it is ours.
+pub fn is_ours(word: &str) -> bool {
+    matches!(
+        word,
+        "up" | "down" | "status" | "check" | "gpu" | "comfyui" | "simulate"
+    )
+}
+
+/// Runs one of our commands.
+pub fn run(words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
+    let all = std::iter::once("fornax".to_owned()).chain(words.iter().cloned());
+    let parsed = Ours::command()
+        .try_get_matches_from(all)
+        .and_then(|matches| Ours::from_arg_matches(&matches));
+    let ours = match parsed {
+        Ok(ours) => ours,
+        // clap's own exit codes: 0 for help, 2 for misuse.
+        Err(error) => error.exit(),
+    };
+    match ours.command {
+        Command::Up(args) => up::run(&mut plain_session(), &args, rest),
+        Command::Down(args) => down::run(&mut plain_session(), &args),
+        Command::Status(args) => status::run(&mut plain_session(), &args),
+        Command::Check(args) => check::run(&plain_session(), &args),
+        Command::Gpu(args) => gpu::run(&args),
+        Command::Comfyui(args) => comfyui::run(&args),
+        Command::Simulate(args) => Ok(simulate::run(args.options)),
+    }
+}
+
+fn plain_session() -> Session {
+    program::session(&program::no_options())
+}

@@ -1,0 +1,173 @@
+//! `fornax up`: the whole machine by one command.
+
+use super::progress::{self, Ended};
+use super::targets::{self, BareNumber, TargetArgs};
+use super::{foreground, status};
+use crate::cli::cmd::act::{self, Action};
+use crate::cli::cmd::start;
+use crate::cli::program;
+use crate::cli::session::{Session, Told};
+use crate::cli::start_context;
+use crate::comfyui::ecosystem::{self, Written};
+use crate::config::SystemHost;
+use crate::core::ids::PmId;
+use crate::core::spec::context::Origin;
+use crate::core::spec::normalise::{self, AppConf};
+use anyhow::bail;
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Options of `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Run on these GPUs only, by index: 0,1.
+    #[arg(long, value_name = "LIST")]
+    gpus: Option<String>,
+    /// Where port 9090 listens, or off [env: FORNAX_HTTP] [default: 127.0.0.1:9090].
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Stay, show the logs, and stop everything on SIGINT or SIGTERM: for containers.
+    #[arg(long)]
+    foreground: bool,
+    /// Write the ecosystem file anew even if you have edited it.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Brings the machine up and waits until it is ready.
+pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Result<ExitCode> {
+    let signals = args
+        .foreground
+        .then(foreground::Signals::watch)
+        .transpose()?;
+    let workspace = targets::workspace(&args.target)?;
+    let chosen = targets::targets(
+        &args.target,
+        args.gpus.as_deref(),
+        BareNumber::Index,
+        &workspace,
+    )?;
+    let slots: Vec<String> = chosen.iter().map(ecosystem::Target::slot).collect();
+    let value = targets::ecosystem(&args.target, chosen, &workspace)?;
+    workspace.prepare_dirs(&slots)?;
+    let file = workspace.ecosystem_file();
+    match ecosystem::write(&workspace, &value, args.force)? {
+        Written::Written => session.output.done(&format!("Wrote {}", file.display())),
+        Written::Unchanged => session.output.done(&format!("Using {}", file.display())),
+        Written::Kept { reason } => session
+            .output
+            .warn(&format!("Kept {}: {reason}", file.display())),
+    }
+    serve_http(session, args.http.as_deref())?;
+    let names = start_apps(session, &file)?;
+    let stop = || signals.as_ref().is_some_and(foreground::Signals::came);
+    match progress::wait(session, &names, &stop)? {
+        Ended::Ready(services) => {
+            status::summary(session, &services)?;
+            match signals {
+                Some(signals) => foreground::stay(session, &signals),
+                None => Ok(ExitCode::SUCCESS),
+            }
+        }
+        Ended::Failed(service) => {
+            progress::tell_failure(session, &service);
+            if args.foreground {
+                crate::cli::cmd::daemon::kill(session)?;
+            }
+            bail!(Told)
+        }
+        Ended::Interrupted => {
+            crate::cli::cmd::daemon::kill(session)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The daemon, with HTTP where it is wanted; a failure to bind ends `up` before anything is started.
+fn serve_http(session: &mut Session, wanted: Option<&str>) -> anyhow::Result<()> {
+    let fresh = session.running_daemon()?.is_none();
+    if let (true, Some(address)) = (fresh, wanted) {
+        session.http = Some(address.to_owned());
+    }
+    let client = session.daemon(false)?;
+    let mut told: Value = client.call("fornaxStatus", &[json!({})])?;
+    if let (false, Some(address)) = (fresh, wanted) {
+        told = client.call("fornaxListen", &[json!({"address": address})])?;
+    }
+    for _ in 0..200 {
+        if told["http"]["state"] != "pending" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        told = session.daemon(false)?.call("fornaxStatus", &[json!({})])?;
+    }
+    if told["http"]["state"] == "failed" {
+        let words = |key: &str| told["http"][key].as_str().unwrap_or_default().to_owned();
+        session.output.error(&format!(
+            "cannot listen on {}: {}",
+            words("address"),
+            words("reason")
+        ));
+        bail!(Told);
+    }
+    Ok(())
+}
+
+/// Starts what the file names and does not run yet. What runs is left alone: it may have taken minutes to load.
+fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>> {
+    let ecosystem = start::load(session, &file.to_string_lossy())?;
+    let context = start_context::gather(session, &program::no_options(), Origin::Config, &[])?;
+    let mut confs: Vec<AppConf> = Vec::new();
+    for app in &ecosystem.apps {
+        match normalise::app(&app.raw, &context, &SystemHost) {
+            Ok(conf) => confs.push(conf),
+            Err(issues) => {
+                for issue in &issues {
+                    session
+                        .output
+                        .error(&ecosystem.locate(app, issue).to_string());
+                }
+                bail!(Told);
+            }
+        }
+    }
+    let names: Vec<String> = confs.iter().map(|conf| conf.name().to_owned()).collect();
+    let rows = session.rows()?;
+    let (known, new): (Vec<AppConf>, Vec<AppConf>) = confs
+        .into_iter()
+        .partition(|conf| rows.iter().any(|row| row.name == conf.name()));
+    for conf in &known {
+        let down: Vec<PmId> = rows
+            .iter()
+            .filter(|row| {
+                row.name == conf.name() && matches!(row.status.as_str(), "stopped" | "errored")
+            })
+            .map(|row| PmId(row.pm_id))
+            .collect();
+        if down.is_empty() {
+            session
+                .output
+                .done(&format!("{} runs already; left alone", conf.name()));
+        } else {
+            let env = json!({"current_conf": conf.0.iter().filter(|(key, _)| *key != "env").map(|(key, value)| (key.clone(), value.clone())).collect::<serde_json::Map<_, _>>()});
+            act::apply(session, Action::Restart, conf.name(), &down, &rows, &env)?;
+        }
+    }
+    if !start::prepare_all(session, new)? {
+        // The reason has been told; what was registered shows on port 9090 too.
+        for name in &names {
+            if let Some(service) = progress::services(session)?
+                .into_iter()
+                .find(|service| service.name == *name && service.pm2_env.status == "errored")
+            {
+                progress::tell_failure(session, &service);
+            }
+        }
+        bail!(Told);
+    }
+    Ok(names)
+}

@@ -1,0 +1,172 @@
+//! From the words typed to an exit code: which program, which command, what is silent, what has colour.
+
+use super::cmd::table;
+use super::machine;
+use super::options;
+use super::render::message;
+use super::session::{Output, Session, Told, print};
+use crate::core::spec::home::Home;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// What this binary is, by the name it is called under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// `fornax`: PM2's commands and its own.
+    Fornax,
+    /// `pm2`.
+    Pm2,
+    /// `pm2-runtime` and `pm2-docker`: in the foreground.
+    Pm2Runtime,
+    /// `pm2-dev`.
+    Pm2Dev,
+}
+
+impl Program {
+    /// By the last part of the path.
+    pub fn of(arg0: &str) -> Self {
+        match arg0.rsplit('/').next().unwrap_or_default() {
+            "pm2" => Program::Pm2,
+            "pm2-runtime" | "pm2-docker" => Program::Pm2Runtime,
+            "pm2-dev" => Program::Pm2Dev,
+            _ => Program::Fornax,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Program::Fornax => "fornax",
+            Program::Pm2 => "pm2",
+            Program::Pm2Runtime => "pm2-runtime",
+            Program::Pm2Dev => "pm2-dev",
+        }
+    }
+}
+
+/// Runs a command line, its program's name first.
+pub fn run(args: &[String]) -> ExitCode {
+    let program = Program::of(args.first().map_or("", String::as_str));
+    // What follows `--` belongs to the app, whatever it looks like.
+    let split = args
+        .iter()
+        .position(|arg| arg == "--")
+        .unwrap_or(args.len());
+    let (words, rest) = (
+        &args[1.min(split)..split],
+        args.get(split + 1..).unwrap_or_default(),
+    );
+    let outcome = match program {
+        Program::Pm2Runtime | Program::Pm2Dev => machine::runtime::run(program.name(), words, rest),
+        Program::Fornax if words.first().is_some_and(|word| machine::is_ours(word)) => {
+            machine::run(words, rest)
+        }
+        Program::Fornax | Program::Pm2 => pm2(program, words, rest),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) if error.is::<Told>() => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!(
+                "{}",
+                message::error(&format!("{error:#}"), std::io::stderr().is_terminal())
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn pm2(program: Program, words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
+    let parser = table::parser(program.name());
+    let help = || {
+        parser.clone().render_help().to_string()
+            + if program == Program::Fornax {
+                machine::HELP
+            } else {
+                ""
+            }
+    };
+    let matches = match parser.clone().try_get_matches_from(
+        std::iter::once(program.name().to_owned()).chain(words.iter().cloned()),
+    ) {
+        Ok(matches) => matches,
+        Err(error) => return Ok(misuse(&error, &help())),
+    };
+    if options::flag(&matches, "version") {
+        print(&match program {
+            Program::Fornax => format!("{}\n", env!("CARGO_PKG_VERSION")),
+            _ => "7.0.4\n".to_owned(),
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some((name, matches)) = matches.subcommand() else {
+        print(&help());
+        return Ok(ExitCode::FAILURE);
+    };
+    let Some(entry) = table::find(name) else {
+        print(&help());
+        return Ok(ExitCode::FAILURE);
+    };
+    let mut session = session(matches);
+    (entry.run)(&mut session, matches, rest)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The matches of a command line without options.
+pub fn no_options() -> clap::ArgMatches {
+    clap::ArgMatches::default()
+}
+
+/// A session as the options and the environment want it.
+pub fn session(matches: &clap::ArgMatches) -> Session {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let plain = options::flag(matches, "no-color")
+        || options::flag(matches, "no-colors")
+        || set("NO_COLOR").is_some()
+        || set("TERM").is_some_and(|term| term == "dumb");
+    let forced = set("FORCE_COLOR").is_some_and(|value| value != "0");
+    let output = Output {
+        silent: options::flag(matches, "silent") || set("PM2_SILENT").is_some(),
+        colour: !plain && (forced || std::io::stdout().is_terminal()),
+    };
+    Session::new(Home::from_env(&|name| std::env::var(name).ok()), output)
+}
+
+/// A command line that can't be understood, in PM2's words.
+fn misuse(error: &clap::Error, help: &str) -> ExitCode {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(" "),
+        _ => String::new(),
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp => {
+            print(&error.render().to_string());
+            return ExitCode::SUCCESS;
+        }
+        ErrorKind::InvalidSubcommand => {
+            let near = context(ContextKind::SuggestedSubcommand);
+            let hint = if near.is_empty() {
+                String::new()
+            } else {
+                format!(": did you mean `{near}`?")
+            };
+            eprintln!(
+                "{}",
+                message::error(&format!("Command not found{hint}"), false)
+            );
+            print(help);
+        }
+        ErrorKind::UnknownArgument => eprintln!(
+            "\n  error: unknown option `{}'\n",
+            context(ContextKind::InvalidArg)
+        ),
+        ErrorKind::MissingRequiredArgument => {
+            let name = context(ContextKind::InvalidArg);
+            let name = name.trim_matches(|c| matches!(c, '<' | '>' | '.'));
+            eprintln!("\n  error: missing required argument `{name}'\n");
+        }
+        _ => eprintln!("{error}"),
+    }
+    ExitCode::FAILURE
+}
