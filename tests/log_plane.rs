@@ -571,6 +571,16 @@ fn a_full_disk_costs_lines_which_are_counted_and_told() {
         "a resumed follower learns of the hole"
     );
     assert_eq!(lines.last().unwrap(), &(4002, "alive".to_owned()));
+    let tail = rig.tail(vec![TailTarget::Stream(PmId(0), Stream::Out)], 10_000);
+    let told: Vec<(u64, String)> = tail
+        .lines
+        .into_iter()
+        .map(|line| (line.seq.unwrap(), line.text))
+        .collect();
+    assert_eq!(
+        told, lines,
+        "a tail numbers lines as a follower does, before and after the hole"
+    );
 }
 
 #[test]
@@ -1034,6 +1044,30 @@ fn of_a_shared_file_each_follower_and_each_tail_gets_its_own_lines() {
         let want: Vec<String> = (0..1000).map(|n| format!("1 {word} {n}")).collect();
         assert_eq!(of_stream, want);
     }
+    let seen = |stream, after_seq| Position {
+        instance: PmId(1),
+        stream,
+        after_seq,
+    };
+    let both = vec![
+        seen(Stream::Out, lines[900].0),
+        seen(Stream::Err, lines[1500].0),
+    ];
+    let mut later = rig
+        .plane
+        .follow(
+            Filter {
+                instances: Some(vec![PmId(1)]),
+                ..Filter::default()
+            },
+            both,
+        )
+        .unwrap();
+    assert_eq!(
+        collect(&mut later, 499).0,
+        lines[1501..],
+        "the later position is what was seen of the file"
+    );
     apps[0].out.write_all(b"not for it\n").unwrap();
     rig.finish(&apps[0]);
     apps[1].out.write_all(b"live\n").unwrap();
@@ -1182,4 +1216,20 @@ fn no_file_still_means_followers() {
         [(1, "T: x"), (2, "T: y"), (3, "T: x"), (4, "T: y")].map(|(n, l)| (n, l.to_owned()))
     );
     assert_eq!(rig.stats().total.bytes, 0);
+}
+
+#[test]
+fn an_idle_plane_sleeps() {
+    let rig = Rig::new();
+    let mut app = rig.attach(0, 1, rig.config(LogFormat::Raw));
+    app.out.write_all(b"a line\nand a half").unwrap();
+    rig.finish(&app);
+    let before = rig.stats().wakeups;
+    // The absence of an event has no event to wait for: a window of time is looked at.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(
+        rig.stats().wakeups - before <= 4,
+        "{} wake-ups while idle",
+        rig.stats().wakeups - before
+    );
 }
