@@ -1,5 +1,8 @@
 //! The log plane with real pipes and real files.
 
+// Helpers here are not in `#[test]` functions, where clippy would let them unwrap by itself.
+#![allow(clippy::unwrap_used)]
+
 use fornax::adapters::logs::*;
 use fornax::core::ids::{Generation, PmId, Stream};
 use fornax::core::spec::fornax::LogRotation;
@@ -568,6 +571,16 @@ fn a_full_disk_costs_lines_which_are_counted_and_told() {
         "a resumed follower learns of the hole"
     );
     assert_eq!(lines.last().unwrap(), &(4002, "alive".to_owned()));
+    let tail = rig.tail(vec![TailTarget::Stream(PmId(0), Stream::Out)], 10_000);
+    let told: Vec<(u64, String)> = tail
+        .lines
+        .into_iter()
+        .map(|line| (line.seq.unwrap(), line.text))
+        .collect();
+    assert_eq!(
+        told, lines,
+        "a tail numbers lines as a follower does, before and after the hole"
+    );
 }
 
 #[test]
@@ -1031,6 +1044,30 @@ fn of_a_shared_file_each_follower_and_each_tail_gets_its_own_lines() {
         let want: Vec<String> = (0..1000).map(|n| format!("1 {word} {n}")).collect();
         assert_eq!(of_stream, want);
     }
+    let seen = |stream, after_seq| Position {
+        instance: PmId(1),
+        stream,
+        after_seq,
+    };
+    let both = vec![
+        seen(Stream::Out, lines[900].0),
+        seen(Stream::Err, lines[1500].0),
+    ];
+    let mut later = rig
+        .plane
+        .follow(
+            Filter {
+                instances: Some(vec![PmId(1)]),
+                ..Filter::default()
+            },
+            both,
+        )
+        .unwrap();
+    assert_eq!(
+        collect(&mut later, 499).0,
+        lines[1501..],
+        "the later position is what was seen of the file"
+    );
     apps[0].out.write_all(b"not for it\n").unwrap();
     rig.finish(&apps[0]);
     apps[1].out.write_all(b"live\n").unwrap();
@@ -1077,4 +1114,122 @@ fn a_stream_without_a_position_is_live_while_others_are_read_back() {
     let (lines, missed) = collect(&mut follower, 20_001);
     assert_eq!((lines.len(), missed), (20_001, 0));
     assert_eq!(lines.last().unwrap(), &(1, "new".to_owned()));
+}
+
+#[test]
+fn what_is_no_regular_file_never_blocks_the_plane() {
+    let rig = Rig::new();
+    let fifo = rig.path("fifo");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let config = LogConfig {
+        out_file: Some("/dev/full".into()),
+        err_file: Some(fifo.clone()),
+        combined_file: Some(rig.path("all.log")),
+        ..rig.config(LogFormat::Raw)
+    };
+    let mut app = rig.attach(0, 1, config);
+    app.out.write_all(b"a\nb\n").unwrap();
+    app.err.write_all(b"nobody reads\n").unwrap();
+    rig.finish(&app);
+    assert_eq!(fs::metadata(rig.path("all.log")).unwrap().len(), 17);
+    let stats = rig.stats();
+    assert_eq!((stats.total.dropped_lines, stats.total.lines), (3, 3));
+    let trouble = |path: &Path| {
+        stats
+            .sinks
+            .iter()
+            .find(|sink| sink.path.as_deref() == Some(path))
+            .unwrap()
+            .trouble
+            .clone()
+            .unwrap()
+    };
+    assert_eq!(trouble(Path::new("/dev/full")), "No space left on device");
+    assert_eq!(trouble(&fifo), "No such device or address");
+    assert_eq!(rig.tail(vec![TailTarget::Path(fifo)], 10).lines, []);
+}
+
+#[test]
+fn a_rotation_that_fails_costs_no_line() {
+    let rig = Rig::new();
+    fs::create_dir_all(rig.path("out.log.1/in the way")).unwrap();
+    let rotation = LogRotation {
+        rotate: true,
+        max_size: Size(100),
+        retain: 3,
+        compress: false,
+    };
+    let mut app = rig.attach(
+        0,
+        1,
+        LogConfig {
+            rotation,
+            ..rig.config(LogFormat::Raw)
+        },
+    );
+    fs::create_dir_all(rig.path("out.log.3/in the way")).unwrap();
+    for n in 0..50 {
+        app.out
+            .write_all(format!("{n}\n").repeat(20).as_bytes())
+            .unwrap();
+    }
+    rig.finish(&app);
+    assert_eq!(text(&rig.path("out.log")).lines().count(), 1000);
+    assert_eq!(
+        (rig.stats().total.dropped_lines, rig.stats().total.rotations),
+        (0, 0)
+    );
+}
+
+#[test]
+fn no_file_still_means_followers() {
+    let rig = Rig::new();
+    let mut follower = rig
+        .plane
+        .follow(
+            Filter {
+                name: Some("app3".to_owned()),
+                ..Filter::default()
+            },
+            Vec::new(),
+        )
+        .unwrap();
+    let config = LogConfig {
+        out_file: Some("/dev/null".into()),
+        err_file: None,
+        format: LogFormat::Stamped("[T]".to_owned()),
+        ..LogConfig::default()
+    };
+    for generation in [1, 2] {
+        let mut app = rig.attach(3, generation, config.clone());
+        app.out.write_all(b"x\ny").unwrap();
+        rig.finish(&app);
+    }
+    assert_eq!(
+        collect(&mut follower, 4).0,
+        [(1, "T: x"), (2, "T: y"), (3, "T: x"), (4, "T: y")].map(|(n, l)| (n, l.to_owned()))
+    );
+    assert_eq!(rig.stats().total.bytes, 0);
+}
+
+#[test]
+fn an_idle_plane_sleeps() {
+    let rig = Rig::new();
+    let mut app = rig.attach(0, 1, rig.config(LogFormat::Raw));
+    app.out.write_all(b"a line\nand a half").unwrap();
+    rig.finish(&app);
+    let before = rig.stats().wakeups;
+    // The absence of an event has no event to wait for: a window of time is looked at.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(
+        rig.stats().wakeups - before <= 4,
+        "{} wake-ups while idle",
+        rig.stats().wakeups - before
+    );
 }

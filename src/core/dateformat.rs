@@ -191,7 +191,7 @@ fn next_piece(rest: &str, first: char) -> (Piece, usize) {
 fn write_piece(piece: &Piece, time: &BrokenTime, out: &mut String) {
     let month = MONTHS[usize::from(time.month.clamp(1, 12)) - 1];
     let day = DAYS[usize::from(time.weekday % 7)];
-    let hour12 = if time.hour % 12 == 0 {
+    let hour12 = if time.hour.is_multiple_of(12) {
         12
     } else {
         time.hour % 12

@@ -146,7 +146,7 @@ fn open_regular(path: &Path) -> Option<(File, u64)> {
         .open(path)
         .ok()?;
     let meta = file.metadata().ok()?;
-    meta.is_file().then(|| (file, meta.len()))
+    meta.is_file().then_some((file, meta.len()))
 }
 
 /// Reads one line into `line`, its `\n` included, and keeps at most `keep` bytes of it; returns its whole length, 0 at the end.

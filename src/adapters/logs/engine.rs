@@ -48,6 +48,7 @@ pub(super) struct Engine {
     buffer: Vec<u8>,
     next_token: u64,
     pub(super) read_bytes: u64,
+    pub(super) wakeups: u64,
     pub(super) ending: bool,
 }
 
@@ -67,6 +68,7 @@ impl Engine {
             buffer: vec![0; READ_BYTES],
             next_token: BELL + 1,
             read_bytes: 0,
+            wakeups: 0,
             ending: false,
         })
     }
@@ -89,6 +91,7 @@ impl Engine {
                     break;
                 }
             };
+            self.wakeups += 1;
             let now = Moment::now();
             let (mut read, mut roomy) = (0, ready > 0);
             for event in &events[..ready] {

@@ -129,6 +129,7 @@ impl Engine {
     fn stats(&mut self) -> PlaneStats {
         PlaneStats {
             read_bytes: self.read_bytes,
+            wakeups: self.wakeups,
             streams: self.sources.len(),
             followers: self.outlets.hub.len(),
             missed_lines: self.outlets.hub.missed_total.load(Ordering::Relaxed),

@@ -280,6 +280,10 @@ impl Sink {
 
     /// Opens its path anew (PM2: reloadLogs).
     pub fn reopen(&mut self, now: Moment) {
+        if self.trouble.is_some() {
+            self.recover(now);
+            return;
+        }
         let (Some(file), Some(path)) = (&self.file, &self.path) else {
             return;
         };

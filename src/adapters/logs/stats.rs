@@ -43,6 +43,8 @@ pub struct PlaneStats {
     pub total: SinkStats,
     /// Bytes read from apps.
     pub read_bytes: u64,
+    /// How often the thread was woken: an idle plane sleeps.
+    pub wakeups: u64,
     /// Open streams.
     pub streams: usize,
     /// Followers listening now.
