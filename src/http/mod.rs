@@ -1,1 +1,25 @@
 //! Port 9090: health, services, logs, over HTTP.
+//!
+//! Every answer is made from what the daemon's loop has published last; a request never causes a probe. Logs alone come
+//! from disk, read on threads of their own.
+
+mod address;
+mod answer;
+mod app;
+mod event_id;
+mod follow;
+mod gate;
+mod health;
+mod listen;
+mod logs;
+mod nearest;
+mod problem;
+mod query;
+mod services;
+mod sources;
+mod status;
+mod token;
+mod view;
+
+pub use app::HttpOptions;
+pub use listen::{serve, serve_with};

@@ -108,7 +108,8 @@ pub fn ecosystem(
         workspace: workspace.clone(),
         targets,
         base_port: args.base_port,
-        extra_args: ecosystem::split_words(&extra).with_context(|| format!("COMFY_ARGS has an open quote: {extra}"))?,
+        extra_args: ecosystem::split_words(&extra)
+            .with_context(|| format!("COMFY_ARGS has an open quote: {extra}"))?,
         simulate: args.simulate.map(|_| SimulateSettings::default()),
         fornax_exe: std::env::current_exe().context("cannot find our own program file")?,
         cores: std::thread::available_parallelism().map_or(1, usize::from),

@@ -1,0 +1,116 @@
+//! What all requests share, and the table of routes.
+
+use super::problem::Problem;
+use super::{answer, gate::Access, health, logs, status};
+use crate::daemon::handle::Handle;
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::get;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Logs read back from disk at once; further requests wait a while and are then refused.
+const READERS: usize = 2;
+/// Followers at once; further ones are refused, so that connections are left for everything else.
+const FOLLOWERS: usize = 64;
+
+/// What the daemon's environment says about HTTP.
+#[derive(Debug, Clone, Default)]
+pub struct HttpOptions {
+    /// `FORNAX_HTTP_HOSTS`: further names, separated by commas, that may be asked for in the `Host` header.
+    pub hosts: Vec<String>,
+    /// `FORNAX_HTTP_TOKEN`: the token wanted on an address that other machines reach; by default one is made and kept in
+    /// `http.token` in the home folder.
+    pub token: Option<String>,
+    /// `MACHINE_ID`: how this machine calls itself; by default its host name.
+    pub machine_id: Option<String>,
+}
+
+impl HttpOptions {
+    /// From this process's environment. Empty variables count as not set.
+    pub fn from_env() -> Self {
+        let text = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let hosts = text("FORNAX_HTTP_HOSTS").unwrap_or_default();
+        Self {
+            hosts: hosts
+                .split(|c: char| c == ',' || c.is_whitespace())
+                .filter(|host| !host.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            token: text("FORNAX_HTTP_TOKEN"),
+            machine_id: text("MACHINE_ID"),
+        }
+    }
+}
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct App {
+    /// The daemon.
+    pub handle: Handle,
+    /// How this machine calls itself.
+    pub machine_id: String,
+    /// It runs in a container.
+    pub container: bool,
+    /// Readers of logs.
+    pub readers: Arc<Semaphore>,
+    /// Followers of logs.
+    pub followers: Arc<Semaphore>,
+}
+
+impl App {
+    /// Looks at the machine once.
+    pub fn new(handle: Handle, options: &HttpOptions) -> Self {
+        let host = || {
+            nix::unistd::gethostname().map_or_else(
+                |_| "unknown".to_owned(),
+                |name| name.to_string_lossy().into_owned(),
+            )
+        };
+        let exists = |path: &str| std::path::Path::new(path).exists();
+        Self {
+            handle,
+            machine_id: options.machine_id.clone().unwrap_or_else(host),
+            container: exists("/.dockerenv")
+                || exists("/run/.containerenv")
+                || std::env::var_os("container").is_some()
+                || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+            readers: Arc::new(Semaphore::new(READERS)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+        }
+    }
+
+    /// How long the daemon has run, in milliseconds.
+    pub fn uptime_ms(&self) -> u64 {
+        answer::now_ms().saturating_sub(self.handle.info.started_at_ms)
+    }
+}
+
+/// Who asks; goes with each request.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// What may be seen.
+    pub access: Access,
+    /// Cancelled when the listener that the request came by is closed.
+    pub closing: CancellationToken,
+}
+
+/// The routes, as [`super::problem::ROUTES`] lists them.
+pub(super) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/services", get(status::services))
+        .route("/services/{name}/health", get(health::service))
+        .route("/services/{name}/logs", get(logs::of_service))
+        .route("/logs", get(logs::of_all))
+        .route("/status", get(status::status))
+        .route("/version", get(status::version))
+        .fallback(|request: Request| async move {
+            Problem::Route {
+                path: answer::shown(request.uri().path()),
+            }
+        })
+        .with_state(app)
+}

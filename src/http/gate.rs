@@ -1,0 +1,239 @@
+//! Who may ask: the method, the host that was asked for, the page that asks, and the token.
+
+use super::answer::shown;
+use super::problem::Problem;
+use super::token::Token;
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, Method, Version};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// What an asker may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everything.
+    Full,
+    /// One word of `/health` and `/ready`.
+    Words,
+}
+
+/// The rules of one listener.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// Wanted of every asker; `None` where only this machine can ask.
+    pub token: Option<Token>,
+    /// Names that may be asked for besides loopback ones and the listener's own address.
+    pub hosts: Vec<String>,
+}
+
+impl Gate {
+    /// Whether a request that came in at the address `local` is to be answered.
+    pub fn admit(&self, request: &Parts, local: IpAddr) -> Result<Access, Problem> {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return Err(Problem::Method {
+                method: shown(request.method.as_str()),
+            });
+        }
+        let host = only(&request.headers, &HOST)?;
+        // What stands in the request line counts before the header (RFC 9112, 3.2.2); both are looked at.
+        let named = request.uri.authority().map(|authority| authority.as_str());
+        if host.is_none() && named.is_none() && request.version > Version::HTTP_10 {
+            return Err(Problem::Header {
+                name: "host",
+                why: "it must be given in HTTP/1.1".to_owned(),
+            });
+        }
+        for asked in host.iter().copied().chain(named) {
+            if !self.knows(asked, local) {
+                return Err(Problem::Host { host: shown(asked) });
+            }
+        }
+        if let Some(origin) = only(&request.headers, &ORIGIN)?
+            && !is_same_site(origin, named.or(host))
+        {
+            return Err(Problem::Origin {
+                origin: shown(origin),
+            });
+        }
+        let Some(token) = &self.token else {
+            return Ok(Access::Full);
+        };
+        let given = request.headers.get(AUTHORIZATION);
+        if given.is_some_and(|given| token.is_in(given.as_bytes())) {
+            Ok(Access::Full)
+        } else if given.is_none() && matches!(request.uri.path(), "/health" | "/ready") {
+            Ok(Access::Words)
+        } else {
+            Err(Problem::Token)
+        }
+    }
+
+    /// Whether `host` (with or without a port) is a name of ours. A page of another site that has its name resolved to this
+    /// machine (DNS rebinding) comes with its own name.
+    fn knows(&self, host: &str, local: IpAddr) -> bool {
+        let Some(name) = without_port(host) else {
+            return false;
+        };
+        if let Some(ip) = as_ip(name) {
+            let ip = ip.to_canonical();
+            if ip.is_loopback() || ip == local.to_canonical() {
+                return true;
+            }
+        }
+        let name = name.strip_suffix('.').unwrap_or(name);
+        name.eq_ignore_ascii_case("localhost")
+            || self.hosts.iter().any(|known| {
+                without_port(known).is_some_and(|known| known.eq_ignore_ascii_case(name))
+            })
+    }
+}
+
+/// The one value of a header; several, or one that is no text, are an error.
+fn only<'a>(headers: &'a HeaderMap, name: &'static HeaderName) -> Result<Option<&'a str>, Problem> {
+    let wrong = |why: &str| Problem::Header {
+        name: name.as_str(),
+        why: why.to_owned(),
+    };
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(wrong("it must be given once"));
+    }
+    value
+        .to_str()
+        .map(Some)
+        .map_err(|_| wrong("it must be ASCII text"))
+}
+
+/// `name`, `name:port`, `[v6]`, `[v6]:port` less the port; a v6 address keeps its brackets. `None` if it is none of these.
+fn without_port(host: &str) -> Option<&str> {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => {
+            let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            is_port.then_some(name)?
+        }
+        _ => host,
+    };
+    (!name.is_empty()).then_some(name)
+}
+
+fn as_ip(name: &str) -> Option<IpAddr> {
+    match name.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')?
+            .parse::<Ipv6Addr>()
+            .ok()
+            .map(IpAddr::V6),
+        None => name.parse().ok(),
+    }
+}
+
+/// Whether a page of `origin` is one of the host it asks.
+fn is_same_site(origin: &str, host: Option<&str>) -> bool {
+    let site = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"));
+    site.zip(host)
+        .is_some_and(|(site, host)| site.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+
+    fn admit(gate: &Gate, request: axum::http::request::Builder) -> Result<Access, u16> {
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        gate.admit(&parts, "10.0.0.7".parse().unwrap())
+            .map_err(|problem| problem.status().as_u16())
+    }
+
+    #[test]
+    fn only_names_of_ours_are_answered() {
+        let gate = Gate {
+            token: None,
+            hosts: vec!["gpu.example.org".to_owned(), "box:9090".to_owned()],
+        };
+        for (host, known) in [
+            ("localhost", true),
+            ("LOCALHOST:9090", true),
+            ("localhost.:1", true),
+            ("127.0.0.1:9090", true),
+            ("127.9.9.9", true),
+            ("[::1]:9090", true),
+            ("[::1]", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("10.0.0.7:80", true),
+            ("10.0.0.8:80", false),
+            ("gpu.example.org:443", true),
+            ("box", true),
+            ("evil.example.org", false),
+            ("localhost.evil.org", false),
+            ("evil.org:localhost", false),
+            ("127.0.0.1.evil.org", false),
+            ("[::1", false),
+            ("", false),
+            (":9090", false),
+        ] {
+            let got = admit(&gate, Request::get("/health").header("host", host));
+            assert_eq!(got.is_ok(), known, "{host:?}: {got:?}");
+        }
+        let twice = Request::get("/")
+            .header("host", "localhost")
+            .header("host", "evil.org");
+        assert_eq!(admit(&gate, twice), Err(400));
+        assert_eq!(admit(&gate, Request::get("/")), Err(400));
+        let in_line = Request::get("http://evil.org/health").header("host", "localhost");
+        assert_eq!(admit(&gate, in_line), Err(403));
+        let old = Request::get("/health").version(Version::HTTP_10);
+        assert_eq!(admit(&gate, old), Ok(Access::Full));
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_refused() {
+        let gate = Gate {
+            token: None,
+            hosts: Vec::new(),
+        };
+        for (origin, ok) in [
+            ("http://localhost:9090", true),
+            ("http://localhost:3000", false),
+            ("https://evil.org", false),
+            ("null", false),
+            ("", false),
+        ] {
+            let request = Request::get("/health")
+                .header("host", "localhost:9090")
+                .header("origin", origin);
+            assert_eq!(admit(&gate, request).is_ok(), ok, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_port_wants_the_token_for_all_but_two_words() {
+        let home = tempfile::tempdir().unwrap();
+        let token = Token::obtain(Some("0123456789abcdef"), home.path()).unwrap();
+        let gate = Gate {
+            token: Some(token),
+            hosts: Vec::new(),
+        };
+        let ask = |path: &str, token: Option<&str>| {
+            let mut request = Request::get(path).header("host", "10.0.0.7:9090");
+            if let Some(token) = token {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            admit(&gate, request)
+        };
+        let (right, wrong) = (Some("0123456789abcdef"), Some("0123456789abcdeX"));
+        assert_eq!(ask("/services", None), Err(401));
+        assert_eq!(ask("/services", wrong), Err(401));
+        assert_eq!(ask("/services", right), Ok(Access::Full));
+        assert_eq!(ask("/health", None), Ok(Access::Words));
+        assert_eq!(ask("/ready", None), Ok(Access::Words));
+        assert_eq!(ask("/health", right), Ok(Access::Full));
+        assert_eq!(ask("/health", wrong), Err(401));
+        assert_eq!(ask("/health/", None), Err(401));
+    }
+}

@@ -1,0 +1,147 @@
+//! What can be wrong with a request: one table of status codes and words.
+
+use super::answer;
+use crate::adapters::logs::LogError;
+use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// The routes, as an answer lists them.
+pub(super) const ROUTES: [&str; 8] = [
+    "/health",
+    "/ready",
+    "/services",
+    "/services/{name}/health",
+    "/services/{name}/logs",
+    "/logs",
+    "/status",
+    "/version",
+];
+
+/// Why a request is refused. The words tell how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    /// 400.
+    #[error("parameter `{name}`: {why}")]
+    Parameter {
+        /// Which.
+        name: String,
+        /// What is wrong with it, and what is right.
+        why: String,
+    },
+    /// 400.
+    #[error("header `{name}`: {why}")]
+    Header {
+        /// Which.
+        name: &'static str,
+        /// What is wrong with it, and what is right.
+        why: String,
+    },
+    /// 404.
+    #[error("no service is called `{name}`{}", hint(nearest.as_deref(), known))]
+    Service {
+        /// What was asked for.
+        name: String,
+        /// What was probably meant.
+        nearest: Option<String>,
+        /// The services there are.
+        known: Vec<String>,
+    },
+    /// 404.
+    #[error("nothing is at `{path}`; the routes are {}", ROUTES.join(", "))]
+    Route {
+        /// What was asked for.
+        path: String,
+    },
+    /// 405.
+    #[error(
+        "{method} is not served: this port only tells; use GET, or change things with `fornax` or `pm2`"
+    )]
+    Method {
+        /// What was asked for.
+        method: String,
+    },
+    /// 403.
+    #[error(
+        "host `{host}` is not known here; ask by a loopback name or the address it listens on, or list the name in FORNAX_HTTP_HOSTS and restart the daemon"
+    )]
+    Host {
+        /// What was said.
+        host: String,
+    },
+    /// 403.
+    #[error(
+        "pages of `{origin}` may not ask this port; ask from a program, or through a proxy of that site"
+    )]
+    Origin {
+        /// What was said.
+        origin: String,
+    },
+    /// 401.
+    #[error(
+        "this port is open to other machines and wants `Authorization: Bearer TOKEN`; the token is FORNAX_HTTP_TOKEN, or stands in `http.token` in the daemon's home folder"
+    )]
+    Token,
+    /// 503.
+    #[error("too many requests for logs at once; try again in a second")]
+    Busy,
+    /// 503.
+    #[error("logs cannot be read: {0}")]
+    Logs(#[from] LogError),
+}
+
+fn hint(nearest: Option<&str>, known: &[String]) -> String {
+    match nearest {
+        Some(nearest) => format!("; did you mean `{nearest}`?"),
+        None if known.is_empty() => {
+            "; there are none yet: register one with `fornax start`".to_owned()
+        }
+        None => format!("; there are {}", known.join(", ")),
+    }
+}
+
+impl Problem {
+    /// A bad parameter.
+    pub fn parameter(name: &str, why: impl Into<String>) -> Self {
+        Problem::Parameter {
+            name: answer::shown(name),
+            why: why.into(),
+        }
+    }
+
+    /// Its status code.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Problem::Parameter { .. } | Problem::Header { .. } => StatusCode::BAD_REQUEST,
+            Problem::Token => StatusCode::UNAUTHORIZED,
+            Problem::Host { .. } | Problem::Origin { .. } => StatusCode::FORBIDDEN,
+            Problem::Service { .. } | Problem::Route { .. } => StatusCode::NOT_FOUND,
+            Problem::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Problem::Busy | Problem::Logs(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = json!({"error": self.to_string(), "timestamp": answer::timestamp()});
+        if let Problem::Service { nearest, known, .. } = &self {
+            body["did_you_mean"] = Value::from(nearest.as_deref());
+            body["services"] = Value::from(known.as_slice());
+        }
+        let mut response = answer::json(self.status(), &body);
+        let header = match self {
+            Problem::Method { .. } => Some((ALLOW, "GET, HEAD")),
+            Problem::Token => Some((WWW_AUTHENTICATE, "Bearer")),
+            Problem::Busy => Some((RETRY_AFTER, "1")),
+            _ => None,
+        };
+        if let Some((name, value)) = header {
+            response
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
