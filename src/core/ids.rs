@@ -24,6 +24,11 @@ impl fmt::Display for PmId {
 pub struct Generation(pub u64);
 
 impl Generation {
+    /// How many runs the instance has had, for people: each instance counts in a range of its own, this is the place in it.
+    pub fn number(self) -> u32 {
+        self.0 as u32
+    }
+
     /// The generation after this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)

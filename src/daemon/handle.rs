@@ -107,19 +107,26 @@ impl Handle {
         of_this_run.map_or_else(Usage::default, |(_, usage)| *usage)
     }
 
+    /// Whether a run has no figures at all.
+    pub fn has_unmeasured(&self) -> bool {
+        let usages = self.usages.borrow();
+        let measured = |view: &InstanceView| {
+            usages
+                .get(&view.id)
+                .is_some_and(|(generation, _)| *generation == view.generation)
+        };
+        self.snapshot()
+            .instances
+            .iter()
+            .any(|view| view.pid.is_some() && !measured(view))
+    }
+
     /// Asks for fresh figures, and waits a moment if a run has none at all.
     pub async fn refresh_usages(&self) {
+        let mut usages = self.usages.clone();
+        usages.mark_unchanged();
         self.sample.notify_one();
-        let unmeasured = self.snapshot().instances.iter().any(|view| {
-            let usages = self.usages.borrow();
-            view.pid.is_some()
-                && usages
-                    .get(&view.id)
-                    .is_none_or(|(generation, _)| *generation != view.generation)
-        });
-        if unmeasured {
-            let mut usages = self.usages.clone();
-            usages.mark_unchanged();
+        if self.has_unmeasured() {
             // Late figures are zeros, as PM2's are at first.
             let _ = tokio::time::timeout(FIRST_SAMPLE, usages.changed()).await;
         }

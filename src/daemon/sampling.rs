@@ -21,12 +21,19 @@ const INSTALL_PERIOD: Duration = Duration::from_secs(5);
 /// Measures until the daemon ends.
 pub async fn run(handle: Handle, roots: Arc<Roots>, usages: watch::Sender<Arc<Usages>>) {
     let mut sampler = Sampler::default();
+    let mut last = tokio::time::Instant::now();
     loop {
         tokio::select! {
             () = handle.shutdown.cancelled() => return,
-            () = handle.sample.notified() => {}
-            () = tokio::time::sleep(PERIOD) => {}
+            () = handle.sample.notified() => {
+                // Figures of a moment ago serve whoever asks again, unless somebody waits for a run's first ones.
+                if last.elapsed() < SHORTEST && !handle.has_unmeasured() {
+                    continue;
+                }
+            }
+            () = tokio::time::sleep_until(last + PERIOD) => {}
         }
+        last = tokio::time::Instant::now();
         let (runs, roots) = (handle.runs.all(), Arc::clone(&roots));
         let work = tokio::task::spawn_blocking(move || {
             let figures = sampler.sample(&roots, &runs);
@@ -40,7 +47,6 @@ pub async fn run(handle: Handle, roots: Arc<Roots>, usages: watch::Sender<Arc<Us
             }
             Err(_) => Sampler::default(),
         };
-        tokio::time::sleep(SHORTEST).await;
     }
 }
 

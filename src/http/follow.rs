@@ -315,15 +315,15 @@ fn cut(line: &[u8]) -> std::borrow::Cow<'_, str> {
 
 /// One event. Writing to a String cannot fail.
 fn event(out: &mut String, id: &EventId, line: &ToldLine<'_>, text: bool) {
-    let _ = write!(out, "id: {id}\n");
+    let _ = writeln!(out, "id: {id}");
     if text {
         // A line end inside would end the field; there is none but a carriage return.
         for part in line.line.split('\r') {
-            let _ = write!(out, "data: {part}\n");
+            let _ = writeln!(out, "data: {part}");
         }
     } else {
         let told = serde_json::to_string(line).unwrap_or_default();
-        let _ = write!(out, "data: {told}\n");
+        let _ = writeln!(out, "data: {told}");
     }
     out.push('\n');
 }

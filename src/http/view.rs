@@ -36,7 +36,7 @@ pub(super) fn service(service: &Service, handle: &Handle, now_ms: u64) -> Map<St
         "pm_id": view.id,
         "pm2_status": view.status,
         "pid": view.pid,
-        "generation": view.generation,
+        "generation": view.generation.number(),
         "restarts": view.restarts,
         "unstable_restarts": view.unstable_restarts,
         "started_at": running.then(|| answer::iso(view.started_at_ms)),
