@@ -190,7 +190,7 @@ fn the_operators_flags_reach_every_kind_of_instance() {
         (&sim["interpreter"], value_of(sim, "--seconds")),
         (&json!("none"), Some("2"))
     );
-    assert_eq!(cpu["name"], "comfyui-cpu2");
+    assert_eq!(cpu["name"], "comfyui-gpu2");
     assert_eq!(cpu["env"]["CUDA_VISIBLE_DEVICES"], "");
     assert_eq!(
         cpu["fornax"].get("gpu"),
@@ -469,7 +469,7 @@ fn the_real_comfyui_takes_the_generated_command_line() {
         workspace: workspace.clone(),
         ..options(&root, vec![Target::Cpu(0)])
     };
-    workspace.prepare_dirs(&["cpu0".into()]).unwrap();
+    workspace.prepare_dirs(&["gpu0".into()]).unwrap();
     let value = generate(&options).unwrap();
     let app = &value["apps"][0];
     let model = workspace
@@ -518,7 +518,7 @@ fn the_real_comfyui_takes_the_generated_command_line() {
             "{name} is not in {folders}"
         );
     }
-    let database = workspace.instance("cpu0").database;
+    let database = workspace.instance("gpu0").database;
     assert!(database.exists(), "the database is the instance's own");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.0.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();

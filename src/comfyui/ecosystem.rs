@@ -70,12 +70,9 @@ impl Target {
         }
     }
 
-    /// The name of its folder: `gpu0`, or `cpu0`.
+    /// The name of its folder: `gpu0`; a CPU slot stands in for the GPU of its number, under the same names.
     pub fn slot(&self) -> String {
-        match self {
-            Target::Real(_) | Target::Simulated(_) => format!("gpu{}", self.index()),
-            Target::Cpu(slot) => format!("cpu{slot}"),
-        }
+        format!("gpu{}", self.index())
     }
 
     /// The name of its app: `comfyui-gpu0`.

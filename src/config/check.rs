@@ -1,7 +1,7 @@
 //! `fornax check FILE`: what the apps come out as, or every problem with its file, line and key.
 
 use super::error::Problem;
-use super::host::SystemHost;
+use super::host::host_for;
 use super::load::{Ecosystem, load};
 use crate::core::spec::normalise::{self, AppConf, Origin, StartContext};
 use serde::Serialize;
@@ -62,7 +62,7 @@ fn checked(file: String, ecosystem: &Ecosystem, options: &CheckOptions) -> Check
     }
     let (mut apps, mut problems) = (Vec::new(), Vec::new());
     for app in &ecosystem.apps {
-        match normalise::app(&app.raw, &context, &SystemHost) {
+        match normalise::app(&app.raw, &context, host_for(&app.raw)) {
             Ok(mut conf) => {
                 if !options.whole_env {
                     own_env_only(&mut conf, &context);

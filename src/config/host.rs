@@ -1,6 +1,7 @@
 //! What the core asks of the machine, answered by the machine.
 
 use crate::core::spec::context::{Host, User};
+use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -93,5 +94,63 @@ impl Host for SystemHost {
         let text = String::from_utf8(output.stdout).ok()?;
         let mut parts = text.trim().strip_prefix('v')?.split('.');
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
+/// The machine as it will be once what an app's `fornax.install` names is there: files that do not exist yet are taken to.
+/// The daemon looks again before each start, and tells what is missing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InstalledHost;
+
+impl Host for InstalledHost {
+    fn exists(&self, _: &str) -> bool {
+        true
+    }
+
+    fn is_dir(&self, path: &str) -> bool {
+        SystemHost.is_dir(path)
+    }
+
+    fn is_executable(&self, path: &str) -> bool {
+        !SystemHost.exists(path) || SystemHost.is_executable(path)
+    }
+
+    fn which(&self, program: &str, path_env: &str) -> Option<String> {
+        SystemHost
+            .which(program, path_env)
+            .or_else(|| program.starts_with('/').then(|| program.to_string()))
+    }
+
+    fn read_head(&self, path: &str, limit: usize) -> Vec<u8> {
+        SystemHost.read_head(path, limit)
+    }
+
+    fn user(&self, name_or_id: &str) -> Option<User> {
+        SystemHost.user(name_or_id)
+    }
+
+    fn group(&self, name_or_id: &str) -> Option<u32> {
+        SystemHost.group(name_or_id)
+    }
+
+    fn is_root(&self) -> bool {
+        SystemHost.is_root()
+    }
+
+    fn cpus(&self) -> usize {
+        SystemHost.cpus()
+    }
+
+    fn node_version(&self, node: &str) -> Option<(u32, u32)> {
+        SystemHost.node_version(node)
+    }
+}
+
+/// The host to resolve an app against: with a list of what must be installed, that list speaks for what is missing.
+pub fn host_for(app: &Map<String, Value>) -> &'static dyn Host {
+    let install = app.get("fornax").and_then(|block| block.get("install"));
+    match install.and_then(Value::as_array) {
+        Some(checks) if !checks.is_empty() => &InstalledHost,
+        _ => &SystemHost,
     }
 }

@@ -14,5 +14,5 @@ mod yaml;
 pub use check::{CheckOptions, CheckReport, CheckedApp, check};
 pub use discover::{discover, is_config_file};
 pub use error::{ConfigError, Problem};
-pub use host::SystemHost;
+pub use host::{SystemHost, host_for};
 pub use load::{Ecosystem, Format, LocatedApp, MAX_BYTES, Source, load, parse};

@@ -99,7 +99,8 @@ fn config_file(
             continue;
         };
         let context = start_context::gather(session, matches, Origin::Config, &[])?;
-        let conf = crate::core::spec::normalise::app(&app.raw, &context, &config::SystemHost);
+        let conf =
+            crate::core::spec::normalise::app(&app.raw, &context, config::host_for(&app.raw));
         let name = conf.map_or_else(
             |_| {
                 keys.get("name")

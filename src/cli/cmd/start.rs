@@ -158,7 +158,7 @@ pub fn config_file(
         if let Some(env) = &context.env_name {
             context.deploy_env = ecosystem.deploy_env(env);
         }
-        match normalise::app(&app.raw, &context, &SystemHost) {
+        match normalise::app(&app.raw, &context, config::host_for(&app.raw)) {
             Ok(conf) => {
                 if is_meant(&only, conf.name()) {
                     confs.push((conf, own_env(&app.raw)));

@@ -9,7 +9,7 @@ use crate::cli::program;
 use crate::cli::session::{Session, Told};
 use crate::cli::start_context;
 use crate::comfyui::ecosystem::{self, Written};
-use crate::config::SystemHost;
+use crate::config::host_for;
 use crate::core::ids::PmId;
 use crate::core::spec::context::Origin;
 use crate::core::spec::normalise::{self, AppConf};
@@ -123,7 +123,7 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
     let context = start_context::gather(session, &program::no_options(), Origin::Config, &[])?;
     let mut confs: Vec<AppConf> = Vec::new();
     for app in &ecosystem.apps {
-        match normalise::app(&app.raw, &context, &SystemHost) {
+        match normalise::app(&app.raw, &context, host_for(&app.raw)) {
             Ok(conf) => confs.push(conf),
             Err(issues) => {
                 for issue in &issues {
@@ -158,15 +158,7 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
         }
     }
     if !start::prepare_all(session, new)? {
-        // The reason has been told; what was registered shows on port 9090 too.
-        for name in &names {
-            if let Some(service) = progress::services(session)?
-                .into_iter()
-                .find(|service| service.name == *name && service.pm2_env.status == "errored")
-            {
-                progress::tell_failure(session, &service);
-            }
-        }
+        // The reasons have been told; what was registered shows on port 9090 too.
         bail!(Told);
     }
     Ok(names)
