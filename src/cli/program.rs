@@ -151,10 +151,11 @@ fn misuse(error: &clap::Error, help: &str) -> ExitCode {
             } else {
                 format!(": did you mean `{near}`?")
             };
-            eprintln!(
-                "{}",
+            print(&format!(
+                "{}
+",
                 message::error(&format!("Command not found{hint}"), false)
-            );
+            ));
             print(help);
         }
         ErrorKind::UnknownArgument => eprintln!(

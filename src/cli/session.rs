@@ -57,6 +57,13 @@ impl Output {
         }
     }
 
+    /// An error as PM2 says some: on standard error, without a prefix.
+    pub fn plain_error(&self, text: &str) {
+        if !self.silent {
+            eprintln!("{text}");
+        }
+    }
+
     /// `[PM2][WARN] …` on standard error, as PM2 says that nothing was found.
     pub fn warn_aloud(&self, text: &str) {
         if !self.silent {

@@ -12,6 +12,7 @@ pub mod run;
 mod sampling;
 pub mod settings;
 pub mod snapshot;
+pub mod state;
 pub mod table;
 mod telemetry;
 mod timers;

@@ -25,7 +25,7 @@ fn runtime(view: &InstanceView, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = write!(
         out,
-        r#","status":"{}","pm_uptime":{},"axm_actions":{},"axm_monitor":{},"axm_options":{},"axm_dynamic":{{}},"created_at":{},"pm_id":{},"restart_time":{},"unstable_restarts":{},"prev_restart_delay":{},"version":{}"#,
+        r#","vizion_running":false,"status":"{}","pm_uptime":{},"axm_actions":{},"axm_monitor":{},"axm_options":{},"axm_dynamic":{{}},"created_at":{},"pm_id":{},"restart_time":{},"unstable_restarts":{},"prev_restart_delay":{},"version":{}"#,
         view.status.as_str(),
         view.started_at_ms,
         Value::Array(view.axm.actions.clone()),

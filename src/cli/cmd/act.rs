@@ -76,7 +76,7 @@ pub fn run(
         if target == "-" || config::is_config_file(target) {
             config_file(session, matches, action, target)?;
         } else {
-            one(session, matches, action, target, rest)?;
+            one(session, matches, action, target, rest, false)?;
         }
     }
     list::after_action(session, matches)
@@ -123,24 +123,36 @@ fn config_file(
                     .error(&format!("Process or Namespace {name} not found"));
                 bail!(Told);
             }
-            apply(session, action, &name, &ids, &rows, &Value::Null)?;
+            carry_out(
+                session,
+                action,
+                &name,
+                &ids,
+                &rows,
+                &Value::Null,
+                Announced::No,
+            )?;
         }
     }
     Ok(())
 }
 
-/// One word: `all`, a pattern, a name, a namespace or an id.
+/// One word: `all`, a pattern, a name, a namespace or an id. `starting`: `start` was the command.
 pub fn one(
     session: &mut Session,
     matches: &ArgMatches,
     action: Action,
     word: &str,
     rest: &[String],
+    starting: bool,
 ) -> anyhow::Result<()> {
     let rows = session.rows()?;
     let target = parse(session, word)?;
     let ids = select(&target, &rows);
-    if matches!(action, Action::Restart | Action::Reload) && !options::flag(matches, "update-env") {
+    if matches!(action, Action::Restart | Action::Reload)
+        && !starting
+        && !options::flag(matches, "update-env")
+    {
         session
             .output
             .line("Use --update-env to update environment variables");
@@ -207,7 +219,14 @@ fn restart_env(
     }
 }
 
-/// Carries the action out on all ids, and tells each as PM2 does.
+/// Whether an action is announced before it is carried out: PM2 does, but not for stop and delete by file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Announced {
+    Yes,
+    No,
+}
+
+/// Carries the action out on all ids, and tells it as PM2 does.
 pub fn apply(
     session: &mut Session,
     action: Action,
@@ -216,14 +235,29 @@ pub fn apply(
     rows: &[ProcRow],
     env: &Value,
 ) -> anyhow::Result<()> {
+    carry_out(session, action, word, ids, rows, env, Announced::Yes)
+}
+
+fn carry_out(
+    session: &mut Session,
+    action: Action,
+    word: &str,
+    ids: &[PmId],
+    rows: &[ProcRow],
+    env: &Value,
+    announced: Announced,
+) -> anyhow::Result<()> {
     let output = session.output;
     let numbers: Vec<u32> = ids.iter().map(|id| id.0).collect();
-    output.line(&message::applying(
-        action.method(),
-        word,
-        &numbers,
-        output.colour,
-    ));
+    let by_id =
+        numbers == [word.parse().unwrap_or(u32::MAX)] && !rows.iter().any(|row| row.name == word);
+    if announced == Announced::Yes {
+        output.line(&if by_id {
+            message::applying_by_id(action.method(), word, output.colour)
+        } else {
+            message::applying(action.method(), word, &numbers, output.colour)
+        });
+    }
     let argument = |id: &PmId| match action {
         Action::Restart | Action::Reload => json!({"id": id, "env": env}),
         Action::Stop | Action::Delete => json!(id),

@@ -74,9 +74,9 @@ fn wait_for_lock(session: &Session) {
 
 /// `pm2 reloadLogs`.
 pub fn reload_logs(session: &mut Session) -> anyhow::Result<()> {
-    session.output.done("Reloading all logs...");
+    session.output.line("Reloading all logs...");
     let _: Value = session.daemon(false)?.call("reloadLogs", &[json!({})])?;
-    session.output.done("All logs reloaded");
+    session.output.line("All logs reloaded");
     Ok(())
 }
 

@@ -72,7 +72,7 @@ pub fn reset(session: &mut Session, matches: &ArgMatches, word: &str) -> anyhow:
         match target.id_meant() {
             Some(id) => ids.push(id),
             None => {
-                session.output.error("Unknown process name");
+                session.output.plain_error("Unknown process name");
                 bail!(Told);
             }
         }
@@ -87,7 +87,9 @@ pub fn reset(session: &mut Session, matches: &ArgMatches, word: &str) -> anyhow:
         {
             Ok(_) => {}
             // PM2 prints it and ends with 0 (spec 6.2).
-            Err(ClientError::Refused(words)) => session.output.error(&words),
+            Err(ClientError::Refused(words)) => {
+                session.output.plain_error(&format!("Error: {words}"))
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -24,6 +24,10 @@ pub fn run(
             json!({"process_name": word, "signal": signal}),
         ),
     };
+    session.output.done(&match word.parse::<u32>() {
+        Ok(id) => format!("Sending signal to process id {id}"),
+        Err(_) => format!("Sending signal to process name {word}"),
+    });
     told(session, method, &argument)?;
     session.output.done(&match word.parse::<u32>() {
         Ok(id) => format!("Signal {signal} sent to process id {id}"),
@@ -55,7 +59,7 @@ fn told(session: &mut Session, method: &str, argument: &Value) -> anyhow::Result
     {
         Ok(_) => Ok(()),
         Err(ClientError::Refused(words)) => {
-            session.output.error(&words);
+            session.output.plain_error(&words);
             bail!(Told)
         }
         Err(error) => Err(error.into()),

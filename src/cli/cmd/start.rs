@@ -63,7 +63,9 @@ fn word(
             || row.pm_id.to_string() == target
     });
     if target == "all" || (bare && known) {
-        return act::one(session, matches, Action::Restart, target, rest);
+        act::one(session, matches, Action::Restart, target, rest, true)?;
+        session.output.done("Process successfully started");
+        return Ok(());
     }
     script(session, matches, target, &rows, rest)
 }
@@ -200,7 +202,7 @@ pub fn config_file(
             &merged_env(conf, own_env),
         )?;
     }
-    if !new.is_empty() && !known.is_empty() {
+    if !new.is_empty() {
         let names: Vec<&str> = new.iter().map(|(conf, _)| conf.name()).collect();
         session.output.warn(&format!(
             "Applications {} not running, starting...",

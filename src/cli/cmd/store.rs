@@ -10,7 +10,7 @@ pub fn set(session: &mut Session, key: &str, value: &str) -> anyhow::Result<()> 
     let mut store = read(session)?;
     put(&mut store, &segments(key), value);
     write(session, &store)?;
-    session.output.done(&format!("Setting changed"));
+    session.output.done("Setting changed");
     show(session, &store, segments(key).first().map(String::as_str));
     if let Some(client) = session.running_daemon()? {
         let _: Value = client.call("fornaxReloadSettings", &[json!({})])?;
@@ -36,7 +36,7 @@ pub fn get(session: &mut Session, key: Option<&str>) -> anyhow::Result<()> {
             let value = value
                 .as_str()
                 .map_or_else(|| value.to_string(), str::to_owned);
-            session.output.done(&format!(
+            session.output.line(&format!(
                 "Value for module {module} key {}: {value}",
                 rest.join(".")
             ));

@@ -323,6 +323,7 @@ pub fn command(entry: &Entry) -> Command {
         Words::Optional(name) => command.arg(Arg::new(name)),
         Words::Targets(least) => {
             let targets = Arg::new("targets")
+                .value_name("id|name|namespace|all|json|stdin")
                 .num_args(least..)
                 .action(ArgAction::Append);
             command.arg(if least > 0 {

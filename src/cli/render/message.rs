@@ -71,6 +71,15 @@ pub fn applying(method: &str, target: &str, ids: &[u32], colour: bool) -> String
     )
 }
 
+/// The same for one that was named by its id, which PM2 prints as the text it was typed as.
+pub fn applying_by_id(method: &str, id: &str, colour: bool) -> String {
+    let ids = super::inspect::inspect(&serde_json::json!([id]));
+    done(
+        &format!("Applying action {method} on app [{id}](ids: {ids})"),
+        colour,
+    )
+}
+
 /// `line` cut to a terminal of `width` columns, the last of them an ellipsis; `None` (no terminal) leaves it whole.
 /// Colour codes take no room, and what they switched on is switched off. PM2 does this to progress lines on
 /// standard output, not to errors.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Keys that tell how a run goes, not how it is configured: the daemon writes them itself, whatever a dump says.
-pub const RUNTIME_KEYS: [&str; 17] = [
+pub const RUNTIME_KEYS: [&str; 18] = [
+    "vizion_running",
     "env",
     "status",
     "pm_uptime",
