@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod event;
+pub mod host;
 pub mod logs;
 pub mod probes;
 pub mod runner;

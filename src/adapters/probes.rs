@@ -1,6 +1,7 @@
 //! Asking a run how it is: by HTTP, TCP or a command. The thresholds and the verdict are the core's.
 
 use super::event::{RunEvent, RunEventKind};
+use super::tree::Roots;
 use crate::core::ids::{Generation, PmId};
 use crate::core::probe::{ProbeMachine, Verdict};
 use crate::core::spec::fornax::{ExecProbe, HttpProbe, Probe};
@@ -8,6 +9,8 @@ use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -30,12 +33,16 @@ pub struct ProbePlan {
 }
 
 /// Asks until the task is aborted; tells every change of the verdict or of the reason for a bad one.
-pub async fn watch(plan: ProbePlan, events: mpsc::Sender<RunEvent>) {
+pub async fn watch(plan: ProbePlan, events: mpsc::Sender<RunEvent>, roots: Arc<Roots>) {
     let mut machine = ProbeMachine::new(&plan.probe);
     tokio::time::sleep(machine.initial_delay().duration()).await;
     let mut told: Option<(Verdict, String)> = None;
     loop {
-        let answer = tokio::time::timeout(machine.timeout().duration(), ask(&plan)).await;
+        let answer = tokio::time::timeout(
+            machine.timeout().duration(),
+            ask(&plan, &roots, machine.timeout().duration()),
+        )
+        .await;
         let answer =
             answer.unwrap_or_else(|_| Err(format!("no answer within {}", machine.timeout())));
         let verdict = machine.answer(answer.is_ok());
@@ -65,7 +72,7 @@ pub async fn watch(plan: ProbePlan, events: mpsc::Sender<RunEvent>) {
 }
 
 /// One question. `Ok` and `Err` both carry the answer in words.
-async fn ask(plan: &ProbePlan) -> Result<String, String> {
+async fn ask(plan: &ProbePlan, roots: &Arc<Roots>, limit: Duration) -> Result<String, String> {
     if let Some(http) = &plan.probe.http {
         return ask_http(http, plan.port).await;
     }
@@ -76,7 +83,7 @@ async fn ask(plan: &ProbePlan) -> Result<String, String> {
             .map(|_| format!("{host}:{port} accepts connections"));
     }
     match &plan.probe.exec {
-        Some(exec) => ask_command(exec, plan).await,
+        Some(exec) => ask_command(exec, plan, Arc::clone(roots), limit).await,
         None => Ok("online".to_owned()),
     }
 }
@@ -123,42 +130,36 @@ async fn ask_http(http: &HttpProbe, default_port: Option<u16>) -> Result<String,
     if passed { Ok(words) } else { Err(words) }
 }
 
-async fn ask_command(exec: &ExecProbe, plan: &ProbePlan) -> Result<String, String> {
+async fn ask_command(
+    exec: &ExecProbe,
+    plan: &ProbePlan,
+    roots: Arc<Roots>,
+    limit: Duration,
+) -> Result<String, String> {
     let Some((program, args)) = exec.command.split_first() else {
         return Err("the probe's command is empty".to_owned());
     };
-    let (program, args) = (program.clone(), args.to_vec());
-    let (cwd, env) = (plan.cwd.clone(), plan.env.clone());
-    // std's child in a blocking thread: no SIGCHLD handler of tokio's that would wait for children of ours.
-    let waiting = tokio::task::spawn_blocking(move || {
-        let mut child = std::process::Command::new(&program)
-            .args(args)
-            .env_clear()
-            .envs(env)
-            .current_dir(cwd)
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .map_err(|error| format!("cannot run the probe `{program}`: {error}"))?;
-        for _ in 0..600 {
-            match child.try_wait() {
-                Ok(Some(status)) if status.success() => {
-                    return Ok(format!("`{program}` ended with code 0"));
-                }
-                Ok(Some(status)) => return Err(format!("`{program}` ended with {status}")),
-                Ok(None) => std::thread::sleep(Duration::from_millis(50)),
-                Err(error) => {
-                    return Err(format!("cannot wait for the probe `{program}`: {error}"));
-                }
-            }
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_clear()
+        .envs(&plan.env)
+        .current_dir(&plan.cwd);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let asked = tokio::task::spawn_blocking(move || roots.run_helper(&mut command, limit)).await;
+    match asked {
+        Ok(Ok(Some(output))) if output.status.success() => {
+            Ok(format!("`{program}` ended with code 0"))
         }
-        // It has had 30 s.
-        let _ = child.kill();
-        let _ = child.wait();
-        Err(format!("`{program}` did not end within 30 s"))
-    });
-    waiting
-        .await
-        .unwrap_or_else(|error| Err(format!("the probe's thread failed: {error}")))
+        Ok(Ok(Some(output))) => Err(format!("`{program}` ended with {}", output.status)),
+        Ok(Ok(None)) => Err(format!(
+            "`{program}` did not end within {} ms",
+            limit.as_millis()
+        )),
+        Ok(Err(error)) => Err(format!("cannot run the probe `{program}`: {error}")),
+        Err(error) => Err(format!("the probe's thread failed: {error}")),
+    }
 }

@@ -8,8 +8,11 @@ use crate::sys::cgroup::Cgroup;
 use crate::sys::{pidfd, procfs};
 use procfs::ProcStat;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::os::fd::AsFd;
+use std::process::{Child, Command, Output};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The root processes of all runs, so that an orphan can be told from an app.
 ///
@@ -59,6 +62,24 @@ impl Roots {
         for pid in children.into_iter().filter(|pid| !state.pids.contains(pid)) {
             pidfd::reap(pid);
         }
+    }
+
+    /// Runs a helper of ours (a probe, a question to an interpreter) to its end, so that it is not taken for an orphan.
+    /// Blocking. `None`: it did not end within the limit, and was killed. Its output must fit into a pipe.
+    pub fn run_helper(&self, command: &mut Command, limit: Duration) -> io::Result<Option<Output>> {
+        self.spawning();
+        let spawned = command.spawn();
+        self.registered(spawned.as_ref().ok().map(Child::id));
+        let mut child = spawned?;
+        let pid = child.id();
+        let ended = pidfd::open(pid).and_then(|pidfd| pidfd::wait_readable(&pidfd, limit));
+        if !matches!(ended, Ok(true)) {
+            // It may have ended in this moment.
+            let _ = child.kill();
+        }
+        let output = child.wait_with_output();
+        self.forget(pid);
+        Ok(Some(output?).filter(|_| matches!(ended, Ok(true))))
     }
 
     fn strays(&self) -> Option<Vec<u32>> {

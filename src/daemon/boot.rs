@@ -132,6 +132,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     let (http_in, http_requests) = mpsc::channel(4);
     let snapshots = watch::Sender::new(Arc::<Snapshot>::default());
     let usages = watch::Sender::new(Arc::default());
+    let host = watch::Sender::new(Arc::default());
     let http_state = watch::Sender::new(HttpState::Pending);
     let (roots, runs) = (Arc::<Roots>::default(), Arc::<Runs>::default());
     let info = DaemonInfo {
@@ -157,9 +158,11 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         commands: commands_in,
         snapshots: snapshots.subscribe(),
         usages: usages.subscribe(),
+        host: host.subscribe(),
         sample: Arc::new(Notify::new()),
         bus: bus.clone(),
         plane: plane.clone(),
+        roots: Arc::clone(&roots),
         runs,
         settings: settings.clone(),
         http: http_state.subscribe(),
@@ -202,7 +205,12 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
             commands,
             events: run_events,
         }));
-        tasks.spawn(sampling::run(handle.clone(), Arc::clone(&roots), usages));
+        tasks.spawn(sampling::run(
+            handle.clone(),
+            Arc::clone(&roots),
+            usages,
+            host,
+        ));
         tasks.spawn(sampling::recheck_installs(handle.clone()));
         ready();
         signals.serve(&handle, &roots, &home).await;

@@ -8,6 +8,7 @@ use super::snapshot::{InstanceView, Snapshot, Usages};
 use crate::adapters::logs::LogPlane;
 use crate::adapters::runner::{RunHandle, Runs};
 use crate::adapters::sampler::Usage;
+use crate::adapters::tree::Roots;
 use crate::core::ids::PmId;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,12 +63,16 @@ pub struct Handle {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The latest figures.
     pub usages: watch::Receiver<Arc<Usages>>,
+    /// The machine's own figures.
+    pub host: watch::Receiver<Arc<serde_json::Value>>,
     /// Asks the sampler to look now.
     pub sample: Arc<Notify>,
     /// Events.
     pub bus: Bus,
     /// Logs.
     pub plane: LogPlane,
+    /// Root processes, so that a helper of ours is told from an orphan.
+    pub roots: Arc<Roots>,
     /// Runs in progress, for messages and standard input.
     pub runs: Arc<Runs>,
     /// Settings of the daemon.
@@ -136,6 +141,15 @@ impl Handle {
     pub fn run(&self, id: PmId) -> Option<Arc<RunHandle>> {
         let snapshot = self.snapshot();
         self.runs.get(id, snapshot.get(id)?.generation)
+    }
+
+    /// Runs a helper program to its end; see [`Roots::run_helper`]. Blocking.
+    pub fn run_helper(
+        &self,
+        command: &mut std::process::Command,
+        limit: Duration,
+    ) -> std::io::Result<Option<std::process::Output>> {
+        self.roots.run_helper(command, limit)
     }
 
     /// Moves HTTP to another address (`off` for none), and tells where it is then.

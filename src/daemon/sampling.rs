@@ -4,6 +4,7 @@ use super::command::Command;
 use super::handle::Handle;
 use super::snapshot::Usages;
 use super::world;
+use crate::adapters::host::HostSampler;
 use crate::adapters::sampler::Sampler;
 use crate::adapters::tree::Roots;
 use crate::core::service::ServiceStatus;
@@ -19,8 +20,14 @@ const SHORTEST: Duration = Duration::from_millis(250);
 const INSTALL_PERIOD: Duration = Duration::from_secs(5);
 
 /// Measures until the daemon ends.
-pub async fn run(handle: Handle, roots: Arc<Roots>, usages: watch::Sender<Arc<Usages>>) {
-    let mut sampler = Sampler::default();
+pub async fn run(
+    handle: Handle,
+    roots: Arc<Roots>,
+    usages: watch::Sender<Arc<Usages>>,
+    host: watch::Sender<Arc<serde_json::Value>>,
+) {
+    let mut sampler = (Sampler::default(), HostSampler::default());
+    host.send_replace(Arc::new(sampler.1.sample()));
     let mut last = tokio::time::Instant::now();
     loop {
         tokio::select! {
@@ -36,16 +43,18 @@ pub async fn run(handle: Handle, roots: Arc<Roots>, usages: watch::Sender<Arc<Us
         last = tokio::time::Instant::now();
         let (runs, roots) = (handle.runs.all(), Arc::clone(&roots));
         let work = tokio::task::spawn_blocking(move || {
-            let figures = sampler.sample(&roots, &runs);
-            (sampler, figures)
+            let figures = sampler.0.sample(&roots, &runs);
+            let machine = sampler.1.sample();
+            (sampler, figures, machine)
         });
         // A panic in the sampler would lose its memory, not the daemon.
         sampler = match work.await {
-            Ok((sampler, figures)) => {
+            Ok((sampler, figures, machine)) => {
                 usages.send_replace(Arc::new(figures));
+                host.send_replace(Arc::new(machine));
                 sampler
             }
-            Err(_) => Sampler::default(),
+            Err(_) => Default::default(),
         };
     }
 }

@@ -137,7 +137,9 @@ impl World for RealWorld {
     fn probe(&mut self, plan: ProbePlan) {
         let id = plan.id;
         let events = self.running.events.clone();
-        let task = self.tasks.spawn(probes::watch(plan, events));
+        let task = self
+            .tasks
+            .spawn(probes::watch(plan, events, Arc::clone(&self.running.roots)));
         if let Some(old) = self.probes.insert(id, task.abort_handle()) {
             old.abort();
         }

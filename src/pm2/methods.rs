@@ -1,7 +1,7 @@
 //! The RPC methods of PM2 7.0.4 (spec 3.3) and ours beside them, in one table.
 
-use super::report;
 use super::server::error_reply;
+use super::{node_version, report};
 use crate::core::ids::PmId;
 use crate::core::signal::Signal;
 use crate::core::spec::fornax::LogRotation;
@@ -95,7 +95,7 @@ async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
         "getVersion" => Results(format!("\"{PM2_VERSION}\"")),
         "getReport" => Results(report::report(handle).to_string()),
         "getMonitorData" => monitor_data(arg, handle).await,
-        "getSystemData" => Results("{}".to_owned()),
+        "getSystemData" => Results(handle.host.borrow().to_string()),
         "prepare" => prepare(arg, handle).await,
         "startProcessId" => {
             one(handle, id_of(arg), Command::Start, |id| {
@@ -260,7 +260,10 @@ async fn prepare(arg: &Value, handle: &Handle) -> Outcome {
         })
         .await
     {
-        Ok(views) => Results(records(&views)),
+        Ok(views) => {
+            node_version::find_out(&views, handle);
+            Results(records(&views))
+        }
         Err(error) => Error(error.to_string()),
     }
 }

@@ -3,6 +3,7 @@
 pub mod amp;
 pub mod client;
 mod methods;
+mod node_version;
 mod publish;
 mod report;
 pub mod server;

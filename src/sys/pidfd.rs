@@ -2,9 +2,11 @@
 
 use crate::core::exit::ExitCause;
 use crate::core::signal::Signal;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Opens a descriptor for a running process. `ESRCH` when there is none.
 pub fn open(pid: u32) -> io::Result<OwnedFd> {
@@ -51,6 +53,13 @@ pub fn try_wait(pidfd: &OwnedFd) -> io::Result<Option<ExitCause>> {
         WaitStatus::Signaled(_, signal, _) => Ok(Some(ExitCause::Signal(Signal(signal as i32)))),
         _ => Ok(None),
     }
+}
+
+/// Waits until the process has ended, at most so long. `false`: it has not.
+pub fn wait_readable(pidfd: &OwnedFd, limit: Duration) -> io::Result<bool> {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    Ok(nix::poll::poll(&mut fds, limit)? > 0)
 }
 
 /// Makes this process the one that orphaned descendants are given to (PR_SET_CHILD_SUBREAPER).

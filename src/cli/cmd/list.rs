@@ -1,7 +1,7 @@
 //! `list` and its aliases, `jlist`, `prettylist`.
 
 use crate::cli::options;
-use crate::cli::render::{ProcRow, Sort, TableOptions, inspect, mini, table};
+use crate::cli::render::{ProcRow, Sort, TableOptions, host, inspect, mini, table};
 use crate::cli::session::{Session, Told, print, wall_ms};
 use anyhow::bail;
 use clap::ArgMatches;
@@ -12,7 +12,8 @@ use std::io::IsTerminal;
 /// `pm2 list`.
 pub fn run(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     let rows = session.rows()?;
-    show(session, matches, &rows)
+    let metrics: Value = session.daemon(false)?.call("getSystemData", &[json!({})])?;
+    show(session, matches, &rows, &metrics)
 }
 
 /// The list that PM2 prints after an action.
@@ -23,7 +24,12 @@ pub fn after_action(session: &mut Session, matches: &ArgMatches) -> anyhow::Resu
     run(session, matches)
 }
 
-fn show(session: &Session, matches: &ArgMatches, rows: &[ProcRow]) -> anyhow::Result<()> {
+fn show(
+    session: &Session,
+    matches: &ArgMatches,
+    rows: &[ProcRow],
+    metrics: &Value,
+) -> anyhow::Result<()> {
     if options::flag(matches, "mini-list") {
         session
             .output
@@ -46,6 +52,10 @@ fn show(session: &Session, matches: &ArgMatches, rows: &[ProcRow]) -> anyhow::Re
     session
         .output
         .line(table::list(rows, &options).trim_end_matches('\n'));
+    let layout = table::layout(rows, options.width);
+    if let Some(line) = host::line(metrics, layout, options.colour) {
+        session.output.line(&line);
+    }
     Ok(())
 }
 
