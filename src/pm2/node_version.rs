@@ -25,7 +25,7 @@ pub(super) fn find_out(views: &[Arc<InstanceView>], handle: &Handle) {
         {
             continue;
         }
-        let (id, handle, view) = (view.id, handle.clone(), Arc::clone(view));
+        let (id, handle, asker, view) = (view.id, handle.clone(), handle.clone(), Arc::clone(view));
         tokio::spawn(async move {
             let asked = tokio::task::spawn_blocking(move || {
                 program(&view).and_then(|program| version(&program, &asker))
