@@ -254,7 +254,9 @@ impl Feed {
             if self.history.is_empty() {
                 self.id.known = std::mem::take(&mut self.after_history);
             }
-            event(&mut out, &self.id, &ToldLine::of(&line, source), self.text);
+            if let Some(told) = ToldLine::of(&line, &self.sources) {
+                event(&mut out, &self.id, &told, self.text);
+            }
         }
         out
     }
@@ -270,8 +272,6 @@ impl Feed {
             .all
             .iter()
             .find(|of| of.id == id && of.stream == stream);
-        // A line read back from a file of several writers comes as of any of them.
-        let alone = source.is_none_or(|of| !of.shared);
         let service = source.map_or(&*batch.name, |of| &*of.service);
         while from < batch.text.len() && out.len() < CHUNK {
             let rest = &batch.text[from..];
@@ -282,9 +282,9 @@ impl Feed {
             let kept = &line[..line.len().min(LINE_BYTES)];
             if self.grep.as_ref().is_none_or(|grep| grep.is_match(kept)) {
                 let told = ToldLine {
-                    service: alone.then_some(service),
-                    pm_id: alone.then_some(id),
-                    stream: alone.then_some(stream),
+                    service: Some(service),
+                    pm_id: Some(id),
+                    stream: Some(stream),
                     line: cut(line),
                     at: Some(answer::iso(batch.at_ms)),
                     seq: Some(seq),

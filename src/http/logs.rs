@@ -121,7 +121,7 @@ fn lines(plane: &LogPlane, scope: &Scope, query: &LogQuery) -> Result<Told, LogE
     }
     let told: Vec<ToldLine<'_>> = lines
         .iter()
-        .filter_map(|line| Some(ToldLine::of(line, sources.get(line.target)?)))
+        .filter_map(|line| ToldLine::of(line, &sources))
         .collect();
     let head = json!({
         "service": scope.name,

@@ -19,8 +19,10 @@ pub(super) struct Source {
     pub stream: Stream,
     /// Its file, if it has one.
     pub path: Option<PathBuf>,
-    /// The other stream, or another instance, writes there too: then who wrote a line is not known.
+    /// The other stream, or another instance, writes there too: who wrote a line of before this daemon is then not known.
     pub shared: bool,
+    /// Whoever writes there writes this stream.
+    pub one_stream: bool,
 }
 
 /// What a log request is about.
@@ -72,6 +74,7 @@ impl Scope {
                     stream: of,
                     path: path.clone().filter(|_| !logs.disabled),
                     shared: false,
+                    one_stream: true,
                 });
             }
         }
@@ -79,8 +82,15 @@ impl Scope {
         for path in sources.iter().filter_map(|source| source.path.clone()) {
             *writers.entry(path).or_default() += 1;
         }
+        let writing: Vec<(Option<PathBuf>, Stream)> = sources
+            .iter()
+            .map(|source| (source.path.clone(), source.stream))
+            .collect();
         for source in &mut sources {
             let path = source.path.as_ref();
+            source.one_stream = writing
+                .iter()
+                .all(|(other, stream)| other.as_ref() != path || *stream == source.stream);
             source.shared = path.and_then(|path| writers.get(path)) > Some(&1);
         }
         sources.retain(|source| stream.is_none_or(|wanted| wanted == source.stream));
@@ -147,16 +157,22 @@ pub(super) struct ToldLine<'a> {
 }
 
 impl<'a> ToldLine<'a> {
-    /// Of a line read back from the file of `source`.
-    pub fn of(line: &'a LogLine, source: &'a Source) -> Self {
+    /// Of a line read back from the file of `sources[line.target]`. Who wrote it is told where the plane knows it, or where
+    /// only one could.
+    pub fn of(line: &'a LogLine, sources: &'a [Source]) -> Option<Self> {
+        let source = sources.get(line.target)?;
         let alone = !source.shared;
-        Self {
-            service: alone.then_some(&*source.service),
-            pm_id: alone.then_some(source.id),
-            stream: alone.then_some(source.stream),
+        let pm_id = line.instance.or(alone.then_some(source.id));
+        let writer = sources.iter().find(|of| Some(of.id) == pm_id);
+        Some(Self {
+            service: writer.map(|of| &*of.service),
+            pm_id,
+            stream: line
+                .stream
+                .or((alone || source.one_stream).then_some(source.stream)),
             line: line.text.as_str().into(),
             at: line.at_ms.map(super::answer::iso),
             seq: line.seq,
-        }
+        })
     }
 }
