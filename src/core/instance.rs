@@ -96,8 +96,8 @@ pub enum FailReason {
     },
     /// It fails too often.
     GaveUp(GiveUpReason),
-    /// Not even SIGKILL ends it.
-    CannotBeKilled,
+    /// Not even SIGKILL ends it. What is known of the run is kept: while it lives there is no other.
+    CannotBeKilled(Stopping),
 }
 
 /// What happens to an instance.
@@ -244,7 +244,11 @@ impl Machine {
     pub fn run(&self) -> Option<Run> {
         match &self.state {
             State::Starting(run) | State::Online(run) => Some(*run),
-            State::Stopping(stopping) if stopping.exited.is_none() => stopping.run,
+            State::Stopping(stopping) | State::Failed(FailReason::CannotBeKilled(stopping))
+                if stopping.exited.is_none() =>
+            {
+                stopping.run
+            }
             State::Stopping(_)
             | State::Idle(_)
             | State::Waiting
@@ -275,7 +279,7 @@ impl Machine {
     pub fn step(&mut self, policy: &Policy, event: Event, now: Millis) -> Option<Vec<Effect>> {
         let mut out = Vec::new();
         match event {
-            Event::Start { deps_met } => self.start(deps_met, now, &mut out),
+            Event::Start { deps_met } => self.start(policy, deps_met, now, &mut out),
             Event::Stop => self.stop(policy, now, &mut out),
             Event::Restart { deps_met } => self.restart(policy, deps_met, now, &mut out),
             Event::DependenciesMet => {
@@ -311,19 +315,20 @@ impl Machine {
         Some(out)
     }
 
-    fn start(&mut self, deps_met: bool, now: Millis, out: &mut Vec<Effect>) {
+    fn start(&mut self, policy: &Policy, deps_met: bool, now: Millis, out: &mut Vec<Effect>) {
         self.wanted = true;
-        match &self.state {
+        match &mut self.state {
+            State::Failed(FailReason::CannotBeKilled(_)) => self.kill_again(policy, now, out),
             State::Idle(_) | State::Failed(_) | State::Backoff { .. } => {
                 self.memory.forgive(now);
                 self.launch_or_wait(deps_met, out);
             }
-            // A stop under way ends first; what is wanted then decides.
-            State::Stopping(_)
-            | State::Waiting
-            | State::Spawning
-            | State::Starting(_)
-            | State::Online(_) => {}
+            // A stop under way ends first; what is wanted then decides, and not the policy of a crash.
+            State::Stopping(stopping) => {
+                stopping.asked = true;
+                self.memory.forgive(now);
+            }
+            State::Waiting | State::Spawning | State::Starting(_) | State::Online(_) => {}
         }
     }
 
@@ -339,7 +344,7 @@ impl Machine {
             | State::Failed(_)
             | State::Backoff { .. }
             | State::Waiting
-            | State::Stopping(_) => self.start(deps_met, now, out),
+            | State::Stopping(_) => self.start(policy, deps_met, now, out),
         }
     }
 
@@ -352,6 +357,7 @@ impl Machine {
                 }
             }
             State::Stopping(stopping) => stopping.asked = true,
+            State::Failed(FailReason::CannotBeKilled(_)) => self.kill_again(policy, now, out),
             State::Waiting | State::Backoff { .. } | State::Failed(_) => {
                 // The next generation makes the backoff's timer stale.
                 self.generation = self.generation.next();
@@ -377,6 +383,19 @@ impl Machine {
         }
     }
 
+    /// SIGKILL did not end it; somebody asks again, and what holds it in the kernel may have let go.
+    fn kill_again(&mut self, policy: &Policy, now: Millis, out: &mut Vec<Effect>) {
+        let State::Failed(FailReason::CannotBeKilled(stuck)) = &self.state else {
+            return;
+        };
+        let asked = true;
+        self.state = State::Stopping(Stopping {
+            asked,
+            ..stuck.clone()
+        });
+        self.take_rung(policy, policy.ladder.len(), now, out);
+    }
+
     fn take_rung(&mut self, policy: &Policy, step: usize, now: Millis, out: &mut Vec<Effect>) {
         let State::Stopping(stopping) = &mut self.state else {
             return;
@@ -392,7 +411,8 @@ impl Machine {
                 ));
             }
             None => {
-                self.state = State::Failed(FailReason::CannotBeKilled);
+                let stuck = stopping.clone();
+                self.state = State::Failed(FailReason::CannotBeKilled(stuck));
                 self.wanted = false;
             }
         }
@@ -487,6 +507,14 @@ impl Machine {
                 }
                 return;
             }
+            State::Failed(FailReason::CannotBeKilled(stuck)) => {
+                out.push(Effect::Announce(Announcement::Exited(cause.clone())));
+                stuck.exited = Some(cause);
+                if !leftovers {
+                    self.end_stop(out);
+                }
+                return;
+            }
             State::Idle(_)
             | State::Waiting
             | State::Spawning
@@ -513,9 +541,8 @@ impl Machine {
             State::Stopping(stopping) if stopping.exited.is_some() => {
                 self.finish_stop(policy, now, out)
             }
-            State::Failed(FailReason::CannotBeKilled) => {
-                self.state = State::Idle(IdleReason::Asked);
-                out.push(Effect::Announce(Announcement::Stopped));
+            State::Failed(FailReason::CannotBeKilled(stuck)) if stuck.exited.is_some() => {
+                self.end_stop(out)
             }
             State::Stopping(_)
             | State::Idle(_)

@@ -149,7 +149,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         plane: plane.clone(),
         roots: Arc::clone(&roots),
         runs: Arc::clone(&runs),
-        cgroups: CgroupRoot::create(std::process::id()).ok().map(Arc::new),
+        cgroups: cgroups(),
         daemon: uuid::Uuid::new_v4().simple().to_string().into(),
     };
     tracing::info!(target: "pm2", "--- New PM2 Daemon started (fornax {}, home {}) ---", env!("CARGO_PKG_VERSION"), home.root().display());
@@ -226,6 +226,15 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     plane.shutdown();
     remove_files(&home);
     Ok(())
+}
+
+/// Where cgroups are made. `FORNAX_NO_CGROUPS=1` does without, as on a machine that lets us make none: trees are then
+/// followed by descent, session and marker.
+fn cgroups() -> Option<Arc<CgroupRoot>> {
+    if std::env::var("FORNAX_NO_CGROUPS").is_ok_and(|value| value == "1") {
+        return None;
+    }
+    CgroupRoot::create(std::process::id()).ok().map(Arc::new)
 }
 
 /// Every app stopped, all at once: whoever is slow costs only itself.

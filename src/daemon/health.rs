@@ -94,7 +94,7 @@ pub fn assess(instance: &Instance, waiting_for: &[Dependency]) -> (ServiceStatus
                 ),
             )
         }
-        State::Failed(FailReason::CannotBeKilled) => told(
+        State::Failed(FailReason::CannotBeKilled(_)) => told(
             Unhealthy,
             "not even SIGKILL ends it: a process is stuck in the kernel".to_owned(),
         ),
