@@ -112,6 +112,11 @@ fn serve_http(session: &mut Session, wanted: Option<&str>) -> anyhow::Result<()>
             words("address"),
             words("reason")
         ));
+        if fresh {
+            // It was started for this and has nothing to look after.
+            session.output.silent = true;
+            crate::cli::cmd::daemon::kill(session)?;
+        }
         bail!(Told);
     }
     Ok(())
