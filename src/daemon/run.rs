@@ -490,12 +490,14 @@ impl<W: World> Daemon<W> {
 
     fn prepare(
         &mut self,
-        conf: Map<String, Value>,
+        mut conf: Map<String, Value>,
         version: &str,
     ) -> Result<Vec<PmId>, CommandError> {
         if self.ending {
             return Err(CommandError::Ending);
         }
+        // A key that PM2's daemon adds; its look at version control is never under way here.
+        conf.entry("vizion_running").or_insert(Value::Bool(false));
         let defaults = self.settings.borrow().defaults;
         // Refused before anything of it exists.
         let spec = AppSpec::from_map(&conf, defaults)?;

@@ -128,7 +128,9 @@ impl Home {
 
     /// Another name for the program.
     pub fn link(&self, name: &str) -> PathBuf {
-        let path = self.dir.path().join(name);
+        let bin = self.dir.path().join("bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        let path = bin.join(name);
         std::os::unix::fs::symlink(&self.program, &path).unwrap();
         path
     }
