@@ -134,8 +134,9 @@ fn disks(text: &str) -> (u64, u64) {
         let virtual_disk = ["loop", "ram", "dm-", "md"]
             .iter()
             .any(|prefix| name.starts_with(prefix));
-        let partition = name.ends_with(|c: char| c.is_ascii_digit())
-            && !(name.starts_with("nvme") && !name.contains('p'));
+        // A disk may have a number in its name too: nvme0n1, whose partitions have a `p`.
+        let numbered_disk = name.starts_with("nvme") && !name.contains('p');
+        let partition = !numbered_disk && name.ends_with(|c: char| c.is_ascii_digit());
         if virtual_disk || partition {
             return None;
         }

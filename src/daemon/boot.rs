@@ -45,22 +45,15 @@ pub struct BootOptions {
     pub http: String,
 }
 
+/// A server at work, until the daemon ends.
+pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What serves HTTP and PM2's sockets, given by `main` so that this layer need not know them.
 pub struct Servers {
     /// Serves `rpc.sock` and `pub.sock`.
-    pub sockets: fn(
-        UnixListener,
-        UnixListener,
-        Handle,
-        TaskTracker,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub sockets: fn(UnixListener, UnixListener, Handle, TaskTracker) -> Serving,
     /// Serves HTTP.
-    pub http: fn(
-        Handle,
-        String,
-        mpsc::Receiver<HttpRequest>,
-        watch::Sender<HttpState>,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub http: fn(Handle, String, mpsc::Receiver<HttpRequest>, watch::Sender<HttpState>) -> Serving,
 }
 
 /// Why the daemon did not come up.

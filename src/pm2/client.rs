@@ -221,13 +221,13 @@ impl BusClient {
         })
     }
 
-    /// How long `next` waits; `None` for ever.
+    /// How long `next_event` waits; `None` for ever.
     pub fn set_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         self.stream.set_read_timeout(limit)
     }
 
     /// The next event: topic and payload as JSON text. `WouldBlock` when the time limit has passed.
-    pub fn next(&mut self) -> io::Result<(String, String)> {
+    pub fn next_event(&mut self) -> io::Result<(String, String)> {
         loop {
             let message = next_message(&mut self.stream, &mut self.buffer)?;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

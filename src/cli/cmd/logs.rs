@@ -225,7 +225,7 @@ pub fn last_lines(path: &Path, count: usize) -> io::Result<Vec<String>> {
 /// Prints what happens until the daemon ends or this command is interrupted.
 fn follow(mut bus: BusClient, wanted: &Wanted, stream: &mut Stream) -> anyhow::Result<()> {
     loop {
-        let (topic, payload) = match bus.next() {
+        let (topic, payload) = match bus.next_event() {
             Ok(event) => event,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error.into()),

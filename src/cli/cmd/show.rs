@@ -36,7 +36,7 @@ pub fn describe(session: &mut Session, word: &str) -> anyhow::Result<()> {
 /// `pm2 env`.
 pub fn env(session: &mut Session, word: &str) -> anyhow::Result<()> {
     let items = session.items(false)?;
-    match items.iter().find(|item| item["pm_id"].to_string() == word) {
+    match items.iter().find(|item| has_id(item, word)) {
         Some(item) => session
             .output
             .line(env::lines(&item["pm2_env"], session.output.colour).trim_end_matches('\n')),
@@ -76,8 +76,12 @@ pub fn pid(session: &mut Session, word: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn has_id(item: &Value, word: &str) -> bool {
+    item["pm_id"]
+        .as_u64()
+        .is_some_and(|id| word.parse() == Ok(id))
+}
+
 fn is_meant(item: &Value, word: &str) -> bool {
-    item["name"] == word
-        || item["pm_id"].to_string() == word
-        || item["pm2_env"]["pm_exec_path"] == word
+    item["name"] == word || has_id(item, word) || item["pm2_env"]["pm_exec_path"] == word
 }

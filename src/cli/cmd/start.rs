@@ -301,7 +301,7 @@ pub fn load(session: &Session, target: &str) -> anyhow::Result<Ecosystem> {
     let loaded = if target == "-" {
         let mut text = String::new();
         std::io::stdin()
-            .take(config::MAX_BYTES as u64)
+            .take(config::MAX_BYTES)
             .read_to_string(&mut text)?;
         config::parse("standard input", &text, config::Format::Json)
     } else {

@@ -45,7 +45,7 @@ struct Ours {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run one ComfyUI per GPU and wait until all are healthy.
-    Up(up::UpArgs),
+    Up(Box<up::UpArgs>),
     /// Stop everything that runs, and the daemon.
     Down(down::DownArgs),
     /// The machine, its GPUs and its services at a glance.
@@ -57,7 +57,7 @@ enum Command {
     /// ComfyUI.
     Comfyui(comfyui::ComfyuiArgs),
     /// A server that speaks ComfyUI's HTTP and websocket.
-    Simulate(SimulateArgs),
+    Simulate(Box<SimulateArgs>),
 }
 
 #[derive(Debug, Args)]
