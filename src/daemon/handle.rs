@@ -90,12 +90,18 @@ pub struct Handle {
 impl Handle {
     /// Asks the loop and waits for its answer.
     pub async fn call(&self, command: Command) -> Answer {
+        let answer = self.begin(command).await?;
+        answer.await.map_err(|_| CommandError::Gone)?
+    }
+
+    /// Puts a command into the loop's queue, waiting while it is full; its answer comes when it comes.
+    pub async fn begin(&self, command: Command) -> Result<oneshot::Receiver<Answer>, CommandError> {
         let (reply, answer) = oneshot::channel();
         self.commands
             .send((command, reply))
             .await
             .map_err(|_| CommandError::Gone)?;
-        answer.await.map_err(|_| CommandError::Gone)?
+        Ok(answer)
     }
 
     /// The latest views. Never waits.

@@ -240,6 +240,10 @@ async fn restart(arg: &Value, handle: &Handle, unknown: &str) -> Outcome {
     }
 }
 
+/// One prepare after the other reaches the loop, so that the apps of a file get their ids in its order. An async lock, since
+/// it is fair; held while a file is read and until the command is queued, never until it is answered.
+static PREPARES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn prepare(arg: &Value, handle: &Handle) -> Outcome {
     let Some(conf) = arg.as_object().cloned() else {
         return Error("prepare takes an app's configuration".to_owned());
@@ -252,14 +256,18 @@ async fn prepare(arg: &Value, handle: &Handle) -> Outcome {
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
-    let version = tokio::task::spawn_blocking(move || package_version(Path::new(&script))).await;
-    match handle
-        .call(Command::Prepare {
-            conf,
-            version: version.unwrap_or_else(|_| "N/A".to_owned()),
-        })
-        .await
-    {
+    let answer = {
+        let _turn = PREPARES.lock().await;
+        let version =
+            tokio::task::spawn_blocking(move || package_version(Path::new(&script))).await;
+        let version = version.unwrap_or_else(|_| "N/A".to_owned());
+        handle.begin(Command::Prepare { conf, version }).await
+    };
+    let answered = match answer {
+        Ok(answer) => answer.await.unwrap_or(Err(CommandError::Gone)),
+        Err(error) => Err(error),
+    };
+    match answered {
         Ok(views) => {
             node_version::find_out(&views, handle);
             Results(records(&views))

@@ -331,18 +331,22 @@ fn child_setup(prepared: &Prepared<'_>) -> Result<(), Stage> {
     prepared.user.map_or(Ok(()), take_user)
 }
 
-/// A child must not inherit that its parent ignored SIGINT: Python installs no handler then (comfyui-facts 4.7).
+/// The kernel's own `struct sigaction`: handler, flags, restorer and mask, all zero for the default action.
+type KernelSigaction = [u64; 4];
+
+/// A child must not inherit that its parent ignored SIGINT: Python installs no handler then (comfyui-facts 4.7). By system
+/// call, because the C library refuses its two own signals, which its posix_spawn leaves ignored in whoever started us.
 fn reset_signals() {
-    // SAFETY: an all-zero sigaction is SIG_DFL with no flags; the mask is initialised before use.
+    let default: KernelSigaction = [0; 4];
+    let none = 0_u64;
+    let null = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: a readable action and a readable mask of the kernel's size, 8 bytes for 64 signals.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
         for signal in 1..=64 {
-            // KILL, STOP and two that the C library keeps can't be set: nothing to do about those.
-            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+            // KILL and STOP can't be set: nothing to do about those.
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8);
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, null, 8);
     }
 }
 
