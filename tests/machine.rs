@@ -202,3 +202,11 @@ fn check_names_the_file_the_line_and_the_key() {
     let ran = home.run(&["check", &file]).fails("prot");
     assert!(ran.err.contains("eco.json:6"), "{}", ran.err);
 }
+
+#[test]
+fn what_is_not_installed_is_told_on_http_too() {
+    let home = served();
+    home.run(&["up", "--cpu"]).fails("not_installed");
+    let (status, body) = home.get("/services/comfyui-cpu0/health");
+    assert!(body.contains("\"not_installed\""), "{status} {body}");
+}

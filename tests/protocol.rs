@@ -82,7 +82,7 @@ fn conf(home: &Home, name: &str) -> Value {
     json!({
         "name": name, "pm_exec_path": app, "pm_cwd": home.apps(), "exec_mode": "fork_mode", "exec_interpreter": "bash",
         "env": {"PATH": std::env::var("PATH").unwrap(), "PM2_HOME": home.root()}, "pm_out_log_path": file("-out.log"),
-        "pm_err_log_path": file("-error.log"), "pm_pid_path": file(".pid"), "instances": 1,
+        "pm_err_log_path": file("-error.log"), "pm_pid_path": file(".pid"), "instances": 1, "merge_logs": true,
     })
 }
 

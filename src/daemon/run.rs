@@ -659,8 +659,13 @@ impl<W: World> Daemon<W> {
             changed.insert(id);
         }
         changed.append(&mut self.dirty);
-        self.answer(&mut changed);
+        let answers = self.answers(&mut changed);
+        // Views first: whoever has an answer sees in the next list what it told.
         self.publish_views(&changed);
+        for (reply, answer) in answers {
+            // Whoever asked may have gone.
+            drop(reply.send(answer));
+        }
     }
 
     fn release_if_down(&mut self, id: PmId) {
@@ -674,15 +679,16 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    fn answer(&mut self, changed: &mut BTreeSet<PmId>) {
-        let waiters = std::mem::take(&mut self.waiters);
-        for waiter in waiters {
+    fn answers(&mut self, changed: &mut BTreeSet<PmId>) -> Vec<(oneshot::Sender<Answer>, Answer)> {
+        let mut answers = Vec::new();
+        for waiter in std::mem::take(&mut self.waiters) {
             if waiter.ids.iter().all(|id| self.settled(*id, waiter.until)) {
-                self.resolve(waiter, changed);
+                answers.push(self.resolve(waiter, changed));
             } else {
                 self.waiters.push(waiter);
             }
         }
+        answers
     }
 
     fn settled(&self, id: PmId, until: Option<Until>) -> bool {
@@ -694,7 +700,11 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    fn resolve(&mut self, waiter: Waiter, changed: &mut BTreeSet<PmId>) {
+    fn resolve(
+        &mut self,
+        waiter: Waiter,
+        changed: &mut BTreeSet<PmId>,
+    ) -> (oneshot::Sender<Answer>, Answer) {
         let views: Vec<Arc<InstanceView>> = waiter
             .ids
             .iter()
@@ -721,8 +731,7 @@ impl<W: World> Daemon<W> {
                 changed.insert(id);
             }
         }
-        // Whoever asked may have gone.
-        drop(waiter.reply.send(answer));
+        (waiter.reply, answer)
     }
 
     fn publish_views(&mut self, changed: &BTreeSet<PmId>) {

@@ -1,4 +1,6 @@
-//! Helpers of the tests.
+//! Helpers of the tests. Each test takes what it needs.
+
+#![allow(dead_code, unused_imports)]
 
 pub mod home;
 pub mod pm2_client;

@@ -13,7 +13,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    fn by(interpreter: impl Into<String>) -> Self {
+    pub(super) fn by(interpreter: impl Into<String>) -> Self {
         Self {
             interpreter: interpreter.into(),
             extra_args: Vec::new(),

@@ -177,6 +177,14 @@ fn units(conf: &mut Conf) {
     }
 }
 
+/// Whether the app's `fornax` block says what must have been installed before it can run.
+fn has_install_checks(conf: &Conf) -> bool {
+    let checks = conf.get("fornax").and_then(|block| block.get("install"));
+    checks
+        .and_then(Value::as_array)
+        .is_some_and(|checks| !checks.is_empty())
+}
+
 /// Finds the script and its interpreter, and says in which mode it runs.
 fn launch(
     conf: &mut Conf,
@@ -209,7 +217,14 @@ fn launch(
                 host.which(&script, path_env)
             }
         };
-        let Some(path) = found.then(|| resolved.clone()).or_else(in_path) else {
+        // What is still to be installed need not be there: the daemon looks at each start, and tells `not_installed`.
+        let to_install = has_install_checks(conf);
+        let later = || to_install.then(|| resolved.clone());
+        let Some(path) = found
+            .then(|| resolved.clone())
+            .or_else(in_path)
+            .or_else(later)
+        else {
             return Err(SpecIssue::new(
                 pointer_of("script"),
                 format!("script not found: {resolved}"),
@@ -217,12 +232,17 @@ fn launch(
             )
             .in_pm2_words(format!("Script not found: {resolved}")));
         };
-        let chosen = match text(conf, "exec_interpreter") {
-            Some(asked) => interpreter::given(asked, &pointer_of("exec_interpreter"), ctx, host)?,
+        let asked = text(conf, "exec_interpreter");
+        let chosen = match asked {
+            Some(asked) => interpreter::given(asked, &pointer_of("exec_interpreter"), ctx, host),
             None => interpreter::choose(&path, ctx, host).map_err(|issue| SpecIssue {
                 pointer: pointer_of("script"),
                 ..issue
-            })?,
+            }),
+        };
+        let chosen = match chosen {
+            Err(_) if to_install => interpreter::Launch::by(asked.unwrap_or("none")),
+            chosen => chosen?,
         };
         if let (false, Some(Value::Array(args))) =
             (chosen.extra_args.is_empty(), conf.get_mut("node_args"))
