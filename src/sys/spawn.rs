@@ -346,7 +346,13 @@ fn reset_signals() {
             // KILL and STOP can't be set: nothing to do about those.
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8);
         }
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, null, 8);
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            null,
+            8,
+        );
     }
 }
 
