@@ -333,12 +333,19 @@ fn child_setup(prepared: &Prepared<'_>) -> Result<(), Stage> {
 
 /// A child must not inherit that its parent ignored SIGINT: Python installs no handler then (comfyui-facts 4.7).
 fn reset_signals() {
-    // SAFETY: an all-zero sigaction is SIG_DFL with no flags; the mask is initialised before use.
+    // The kernel's sigaction, no larger than this on any architecture; all zero is SIG_DFL with no flags.
+    let default = [0_u64; 4];
+    // SAFETY: the array outlives the calls, which read it only; the mask is initialised before use.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
         for signal in 1..=64 {
-            // KILL, STOP and two that the C library keeps can't be set: nothing to do about those.
-            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+            // By system call: the C library refuses 32 and 33, which a parent may have ignored. KILL and STOP can't be set.
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<libc::c_void>(),
+                8_usize,
+            );
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
