@@ -380,7 +380,7 @@ fn the_bus_tells_events_and_lines_as_they_come() {
     home.run(&["start", &app]).ok();
     let (mut online, mut line) = (false, false);
     while !(online && line) {
-        let (topic, payload) = bus.next().unwrap();
+        let (topic, payload) = bus.next_event().unwrap();
         let payload: Value = serde_json::from_str(&payload).unwrap();
         online |= topic == "process:event"
             && payload["event"] == "online"

@@ -192,6 +192,8 @@ pub async fn run(plan: RunPlan, ctx: Running) {
                 break;
             }
         }
+        // Whoever looks when it is told stopped sees no zombie either.
+        ctx.roots.reap_strays();
         let _ = tell(RunEventKind::TreeEmpty).await;
     }
     handle.tree.remove_cgroup();

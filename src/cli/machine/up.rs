@@ -162,9 +162,20 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
             act::apply(session, Action::Restart, conf.name(), &down, &rows, &env)?;
         }
     }
-    if !start::prepare_all(session, new)? {
-        // The reasons have been told; what was registered shows on port 9090 too.
+    let quiet = std::mem::replace(&mut session.output.silent, true);
+    let all = start::prepare_all(session, new);
+    session.output.silent = quiet;
+    if !all? {
+        // What was refused is registered all the same, and shows on port 9090 too.
+        for service in progress::services(session)? {
+            if names.contains(&service.name) && service.pm2_env.status == "errored" {
+                progress::tell_failure(session, &service);
+            }
+        }
         bail!(Told);
+    }
+    for name in &names {
+        session.output.done(&format!("App [{name}] is supervised"));
     }
     Ok(names)
 }
