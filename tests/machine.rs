@@ -207,6 +207,6 @@ fn check_names_the_file_the_line_and_the_key() {
 fn what_is_not_installed_is_told_on_http_too() {
     let home = served();
     home.run(&["up", "--cpu"]).fails("not_installed");
-    let (status, body) = home.get("/services/comfyui-cpu0/health");
+    let (status, body) = home.get("/services/comfyui-gpu0/health");
     assert!(body.contains("\"not_installed\""), "{status} {body}");
 }

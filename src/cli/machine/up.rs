@@ -162,6 +162,7 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
             act::apply(session, Action::Restart, conf.name(), &down, &rows, &env)?;
         }
     }
+    let started: Vec<String> = new.iter().map(|conf| conf.name().to_owned()).collect();
     let quiet = std::mem::replace(&mut session.output.silent, true);
     let all = start::prepare_all(session, new);
     session.output.silent = quiet;
@@ -174,8 +175,10 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
         }
         bail!(Told);
     }
-    for name in &names {
-        session.output.done(&format!("App [{name}] is supervised"));
+    for name in started {
+        session
+            .output
+            .done(&format!("App [{name}] launched (1 instances)"));
     }
     Ok(names)
 }
