@@ -1,7 +1,9 @@
 //! `ping`, `kill`, `reloadLogs`: the daemon itself.
 
 use crate::cli::session::{Session, print};
+use crate::sys::pidfd;
 use serde_json::{Value, json};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// How long a daemon may take to end after the last app has.
@@ -54,22 +56,24 @@ pub fn kill(session: &mut Session) -> anyhow::Result<()> {
         }
     }
     output.done("[v] All Applications Stopped");
+    let process = daemon_process(session);
     let client = session.daemon(false)?;
-    // No pid: this client does not wait for a signal, it sees the connection end.
+    // No pid: this client does not wait for a signal, it sees the process end.
     client.send("killMe", &[json!({})])?;
     client.wait_for_end(END_LIMIT);
-    wait_for_lock(session);
+    if let Some(process) = process {
+        // An error means that it has ended and was reaped.
+        let _ = pidfd::wait_readable(&process, END_LIMIT);
+    }
     session.disconnect();
     output.done("[v] PM2 Daemon Stopped");
     Ok(())
 }
 
-/// Until the daemon has let go of its home, so that the next command finds it clean.
-fn wait_for_lock(session: &Session) {
-    let until = std::time::Instant::now() + END_LIMIT;
-    while session.home.pid_file().exists() && std::time::Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+/// The daemon's process, by its pid file. A pid that is not its own any more is not waited for long.
+fn daemon_process(session: &Session) -> Option<OwnedFd> {
+    let pid = std::fs::read_to_string(session.home.pid_file()).ok()?;
+    pidfd::open(pid.trim().parse().ok()?).ok()
 }
 
 /// `pm2 reloadLogs`.
