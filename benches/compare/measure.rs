@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Apps in "at 100 apps".
 const MANY: usize = 100;
 /// How long a daemon rests before its memory is read.
-const REST: Duration = Duration::from_secs(3);
+const REST: Duration = Duration::from_secs(6);
 /// Between two kills or restarts of the same app: a crash loop is not what is measured.
 const PAUSE: Duration = Duration::from_millis(150);
 /// A flood that takes longer than this is not repeated.

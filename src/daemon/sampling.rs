@@ -7,6 +7,7 @@ use super::world;
 use crate::adapters::sampler::Sampler;
 use crate::adapters::tree::Roots;
 use crate::core::service::ServiceStatus;
+use crate::sys::heap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -23,9 +24,11 @@ pub async fn run(handle: Handle, roots: Arc<Roots>, usages: watch::Sender<Arc<Us
     let mut sampler = Sampler::default();
     let mut last = tokio::time::Instant::now();
     loop {
+        let mut asked = false;
         tokio::select! {
             () = handle.shutdown.cancelled() => return,
             () = handle.sample.notified() => {
+                asked = true;
                 // Figures of a moment ago serve whoever asks again, unless somebody waits for a run's first ones.
                 if last.elapsed() < SHORTEST && !handle.has_unmeasured() {
                     continue;
@@ -37,6 +40,10 @@ pub async fn run(handle: Handle, roots: Arc<Roots>, usages: watch::Sender<Arc<Us
         let (runs, roots) = (handle.runs.all(), Arc::clone(&roots));
         let work = tokio::task::spawn_blocking(move || {
             let figures = sampler.sample(&roots, &runs);
+            // Nobody waits for these: the moment to give back what starts and lists have left free.
+            if !asked {
+                heap::trim();
+            }
             (sampler, figures)
         });
         // A panic in the sampler would lose its memory, not the daemon.

@@ -10,12 +10,16 @@ use std::fmt::Write;
 pub fn pm2_env(view: &InstanceView, out: &mut String) {
     out.push('{');
     out.push_str(&view.conf.head);
-    out.push_str(",\"env\":");
-    out.push_str(&view.conf.env);
+    let (env, unique) = (&*view.conf.env, Value::from(&*view.unique_id));
+    let env = env.strip_suffix('}').unwrap_or(env);
+    let comma = if env == "{" { "" } else { "," };
+    // Writing to a String cannot fail.
+    let _ = write!(out, r#","env":{env}{comma}"unique_id":{unique}}}"#);
     if !view.conf.flat.is_empty() {
         out.push(',');
         out.push_str(&view.conf.flat);
     }
+    let _ = write!(out, r#","unique_id":{unique}"#);
     runtime(view, out);
     out.push('}');
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Keys that tell how a run goes, not how it is configured: the daemon writes them itself, whatever a dump says.
-pub const RUNTIME_KEYS: [&str; 17] = [
+pub const RUNTIME_KEYS: [&str; 18] = [
     "env",
     "status",
     "pm_uptime",
@@ -17,6 +17,7 @@ pub const RUNTIME_KEYS: [&str; 17] = [
     "axm_dynamic",
     "created_at",
     "pm_id",
+    "unique_id",
     "restart_time",
     "unstable_restarts",
     "version",
@@ -54,6 +55,8 @@ impl Conf {
     pub fn new(map: &Map<String, Value>) -> Self {
         let empty = Map::new();
         let env = map.get("env").and_then(Value::as_object).unwrap_or(&empty);
+        // The daemon adds it: here it would keep two apps of one shell from sharing their text.
+        let own = || env.iter().filter(|(key, _)| *key != "unique_id");
         let configured = |key: &str| map.contains_key(key) || RUNTIME_KEYS.contains(&key);
         Self {
             head: inside(
@@ -61,8 +64,8 @@ impl Conf {
                     .filter(|(key, _)| !RUNTIME_KEYS.contains(&key.as_str())),
             )
             .into(),
-            env: format!("{{{}}}", inside(env.iter())).into(),
-            flat: inside(env.iter().filter(|(key, _)| !configured(key))).into(),
+            env: format!("{{{}}}", inside(own())).into(),
+            flat: inside(own().filter(|(key, _)| !configured(key))).into(),
         }
     }
 
