@@ -1,7 +1,8 @@
 //! Fornax beside PM2 and OxMgr on this machine: prints the table of `docs/benchmarks.md`.
 //!
 //! Run: `cargo bench --bench compare -- [--rows boot,memory,start,list,successor,restart,flood] [--rounds N]
-//! [--managers fornax,pm2,oxmgr]`. `FORNAX_PM2` and `FORNAX_OXMGR` name the others' programs.
+//! [--managers fornax,pm2,oxmgr]`. `FORNAX_PM2` and `FORNAX_OXMGR` name the others' programs, `FORNAX_BIN`
+//! another build of ours.
 
 #[path = "compare/apps.rs"]
 mod apps;

@@ -45,7 +45,9 @@ impl Kind {
     pub fn program(self) -> Option<PathBuf> {
         let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
         match self {
-            Kind::Fornax => Some(env!("CARGO_BIN_EXE_fornax").into()),
+            Kind::Fornax => {
+                named("FORNAX_BIN").or_else(|| Some(env!("CARGO_BIN_EXE_fornax").into()))
+            }
             Kind::OxMgr => named("FORNAX_OXMGR"),
             Kind::Pm2 => named("FORNAX_PM2").or_else(|| {
                 let path = std::env::var_os("PATH")?;

@@ -22,6 +22,7 @@ const INSTALL_PERIOD: Duration = Duration::from_secs(5);
 /// Measures until the daemon ends.
 pub async fn run(handle: Handle, roots: Arc<Roots>, usages: watch::Sender<Arc<Usages>>) {
     let mut sampler = Sampler::default();
+    let (mut snapshots, mut first) = (handle.snapshots.clone(), true);
     let mut last = tokio::time::Instant::now();
     loop {
         let mut asked = false;
@@ -38,11 +39,17 @@ pub async fn run(handle: Handle, roots: Arc<Roots>, usages: watch::Sender<Arc<Us
         }
         last = tokio::time::Instant::now();
         let (runs, roots) = (handle.runs.all(), Arc::clone(&roots));
+        // Nobody waits, and something has happened since: the moment to give back what it needed.
+        let quiet = !asked && (first || snapshots.has_changed().unwrap_or(false));
+        if quiet {
+            first = false;
+            snapshots.mark_unchanged();
+        }
         let work = tokio::task::spawn_blocking(move || {
             let figures = sampler.sample(&roots, &runs);
-            // Nobody waits for these: the moment to give back what starts and lists have left free.
-            if !asked {
+            if quiet {
                 heap::trim();
+                heap::release_code();
             }
             (sampler, figures)
         });
