@@ -196,6 +196,8 @@ pub async fn run(plan: RunPlan, ctx: Running) {
         ctx.roots.reap_strays();
         let _ = tell(RunEventKind::TreeEmpty).await;
     }
+    // The loop first: a successor waits for its word, and nobody for the folder.
+    tokio::task::yield_now().await;
     handle.tree.remove_cgroup();
     ctx.runs.remove(id, generation);
 }

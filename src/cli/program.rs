@@ -77,21 +77,21 @@ pub fn run(args: &[String]) -> ExitCode {
 }
 
 fn pm2(program: Program, words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
-    let parser = table::parser(program.name());
     let help = || {
-        parser.clone().render_help().to_string()
+        table::parser(program.name()).render_help().to_string()
             + if program == Program::Fornax {
                 machine::HELP
             } else {
                 ""
             }
     };
-    let matches = match parser.clone().try_get_matches_from(
-        std::iter::once(program.name().to_owned()).chain(words.iter().cloned()),
-    ) {
-        Ok(matches) => matches,
-        Err(error) => return Ok(misuse(&error, &help())),
-    };
+    let typed = || std::iter::once(program.name().to_owned()).chain(words.iter().cloned());
+    let part = table::parser_for(program.name(), words).try_get_matches_from(typed());
+    let matches =
+        match part.or_else(|_| table::parser(program.name()).try_get_matches_from(typed())) {
+            Ok(matches) => matches,
+            Err(error) => return Ok(misuse(&error, &help())),
+        };
     if options::flag(&matches, "version") {
         print(&match program {
             Program::Fornax => format!("{}\n", env!("CARGO_PKG_VERSION")),

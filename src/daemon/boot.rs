@@ -13,6 +13,7 @@ use crate::adapters::runner::{Running, Runs};
 use crate::adapters::tree::Roots;
 use crate::core::spec::home::Home;
 use crate::sys::cgroup::CgroupRoot;
+use crate::sys::heap;
 use crate::sys::lockfile::{LockFile, Share};
 use crate::sys::pidfd;
 use std::future::Future;
@@ -89,6 +90,7 @@ pub enum BootError {
 
 /// Runs the daemon to its end. `ready` is called once both sockets listen and signals are handled.
 pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Result<(), BootError> {
+    heap::keep_small();
     let setup = |what| move |source| BootError::Setup { what, source };
     let home = options.home.clone();
     prepare_home(&home)?;

@@ -559,9 +559,6 @@ impl<W: World> Daemon<W> {
         let now = self.now();
         let id = self.table.take_id();
         instances::set_paths(&mut conf, id);
-        if let Some(env) = conf.get_mut("env").and_then(Value::as_object_mut) {
-            env.insert("unique_id".to_owned(), Value::from(&**unique));
-        }
         let spec = AppSpec::from_map(&conf, self.settings.borrow().defaults)?;
         let (text, generation) = (self.table.share(&conf), self.table.take_generations());
         let mut instance = Instance::new(id, Arc::new(spec), text, generation, now);

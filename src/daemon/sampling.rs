@@ -8,6 +8,7 @@ use crate::adapters::host::HostSampler;
 use crate::adapters::sampler::Sampler;
 use crate::adapters::tree::Roots;
 use crate::core::service::ServiceStatus;
+use crate::sys::heap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -28,11 +29,14 @@ pub async fn run(
 ) {
     let mut sampler = (Sampler::default(), HostSampler::default());
     host.send_replace(Arc::new(sampler.1.sample()));
+    let (mut snapshots, mut first) = (handle.snapshots.clone(), true);
     let mut last = tokio::time::Instant::now();
     loop {
+        let mut asked = false;
         tokio::select! {
             () = handle.shutdown.cancelled() => return,
             () = handle.sample.notified() => {
+                asked = true;
                 // Figures of a moment ago serve whoever asks again, unless somebody waits for a run's first ones.
                 if last.elapsed() < SHORTEST && !handle.has_unmeasured() {
                     continue;
@@ -42,9 +46,18 @@ pub async fn run(
         }
         last = tokio::time::Instant::now();
         let (runs, roots) = (handle.runs.all(), Arc::clone(&roots));
+        // Nobody waits, and something has happened since: the moment to give back what it needed.
+        let quiet = !asked && (first || snapshots.has_changed().unwrap_or(false));
+        if quiet {
+            first = false;
+            snapshots.mark_unchanged();
+        }
         let work = tokio::task::spawn_blocking(move || {
             let figures = sampler.0.sample(&roots, &runs);
             let machine = sampler.1.sample();
+            if quiet {
+                heap::trim();
+            }
             (sampler, figures, machine)
         });
         // A panic in the sampler would lose its memory, not the daemon.

@@ -10,12 +10,27 @@ use std::fmt::Write;
 pub fn pm2_env(view: &InstanceView, out: &mut String) {
     out.push('{');
     out.push_str(&view.conf.head);
+    let unique = Value::from(&*view.unique_id);
+    let env = view.conf.env.strip_suffix('}').unwrap_or(&view.conf.env);
     out.push_str(",\"env\":");
-    out.push_str(&view.conf.env);
-    if !view.conf.flat.is_empty() {
+    out.push_str(env);
+    if env != "{" {
         out.push(',');
-        out.push_str(&view.conf.flat);
     }
+    if !view.conf.own.is_empty() {
+        out.push_str(&view.conf.own);
+        out.push(',');
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(out, r#""unique_id":{unique}}}"#);
+    for part in [&*view.conf.flat, &*view.conf.own]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+    {
+        out.push(',');
+        out.push_str(part);
+    }
+    let _ = write!(out, r#","unique_id":{unique}"#);
     runtime(view, out);
     out.push('}');
 }

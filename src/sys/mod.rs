@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod fds;
 pub mod files;
+pub mod heap;
 pub mod localtime;
 pub mod lockfile;
 pub mod pidfd;

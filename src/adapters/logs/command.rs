@@ -16,7 +16,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::sync::oneshot;
 
 /// How many commands may wait. When full, the sender waits: none may be lost, and the engine takes them between any two reads.
-const WAITING_COMMANDS: usize = 4096;
+/// The channel makes all its places at once, 140 bytes each.
+const WAITING_COMMANDS: usize = 512;
 
 /// Sent to the engine.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Keys that tell how a run goes, not how it is configured: the daemon writes them itself, whatever a dump says.
-pub const RUNTIME_KEYS: [&str; 18] = [
+pub const RUNTIME_KEYS: [&str; 19] = [
     "vizion_running",
     "env",
     "status",
@@ -18,6 +18,7 @@ pub const RUNTIME_KEYS: [&str; 18] = [
     "axm_dynamic",
     "created_at",
     "pm_id",
+    "unique_id",
     "restart_time",
     "unstable_restarts",
     "version",
@@ -44,8 +45,11 @@ pub fn dumped(mut env: Value) -> Value {
 pub struct Conf {
     /// Its keys but the environment, as the inside of a JSON object.
     pub head: Arc<str>,
-    /// Its environment, as a JSON object.
+    /// Its environment but `own`, as a JSON object.
     pub env: Arc<str>,
+    /// The variable of its environment that bears the app's own name, as the inside of a JSON object; often empty. PM2 gives
+    /// one to every app of a file, and no two apps could share their environment with it.
+    pub own: Box<str>,
     /// The environment again as the inside of a JSON object, without what `head` or the daemon says itself.
     pub flat: Arc<str>,
 }
@@ -55,15 +59,21 @@ impl Conf {
     pub fn new(map: &Map<String, Value>) -> Self {
         let empty = Map::new();
         let env = map.get("env").and_then(Value::as_object).unwrap_or(&empty);
+        // The daemon adds it: here it would keep two apps of one shell from sharing their text.
+        let told = |key: &str| key != "unique_id";
         let configured = |key: &str| map.contains_key(key) || RUNTIME_KEYS.contains(&key);
+        let name = map.get("name").and_then(Value::as_str);
+        let own = |key: &str| Some(key) == name && !configured(key);
+        let shared = || env.iter().filter(|(key, _)| told(key) && !own(key));
         Self {
             head: inside(
                 map.iter()
                     .filter(|(key, _)| !RUNTIME_KEYS.contains(&key.as_str())),
             )
             .into(),
-            env: format!("{{{}}}", inside(env.iter())).into(),
-            flat: inside(env.iter().filter(|(key, _)| !configured(key))).into(),
+            env: format!("{{{}}}", inside(shared())).into(),
+            own: inside(env.iter().filter(|(key, _)| own(key))).into(),
+            flat: inside(shared().filter(|(key, _)| !configured(key))).into(),
         }
     }
 
@@ -78,7 +88,12 @@ impl Conf {
 
     /// The environment as an object.
     pub fn env_map(&self) -> Map<String, Value> {
-        serde_json::from_str(&self.env).expect("env was written by Conf::new")
+        let written = "env and own were written by Conf::new";
+        let mut env: Map<String, Value> = serde_json::from_str(&self.env).expect(written);
+        let own: Map<String, Value> =
+            serde_json::from_str(&format!("{{{}}}", self.own)).expect(written);
+        env.extend(own);
+        env
     }
 
     /// What the process sees: each scalar of the configuration and of the environment, as text (pm2 7.0.4, spec 1.4).
@@ -137,6 +152,17 @@ mod tests {
             json!({"name": "a\"b", "args": ["x"], "env": {"A": "1", "name": "shadowed"}})
         );
         assert_eq!(&*conf.flat, r#""A":"1""#);
+    }
+
+    #[test]
+    fn apps_of_one_file_have_equal_texts_but_for_the_variable_of_their_name() {
+        let of = |name: &str| {
+            conf(json!({"name": name, "env": {"A": "1", name: "{}", "unique_id": name}}))
+        };
+        let (one, two) = (of("one"), of("two"));
+        assert_eq!((&one.env, &one.flat), (&two.env, &two.flat));
+        assert_eq!(Value::Object(one.env_map()), json!({"A": "1", "one": "{}"}));
+        assert_eq!(one.environment()["one"], "{}");
     }
 
     #[test]
