@@ -31,7 +31,8 @@ impl Channel {
 
     /// The next messages; empty when what came was none of use. `None` at the end. Cancel-safe.
     pub async fn receive(&mut self) -> Option<Vec<Value>> {
-        let mut buffer = [0_u8; 4096];
+        // Small, since each app's task holds one for its whole life.
+        let mut buffer = [0_u8; 512];
         let length = match self.stream.read(&mut buffer).await {
             Ok(0) | Err(_) => return None,
             Ok(length) => length,

@@ -48,8 +48,8 @@ pub async fn run(
         let (runs, roots) = (handle.runs.all(), Arc::clone(&roots));
         // Nobody waits, and something has happened since: the moment to give back what it needed.
         let quiet = !asked && (first || snapshots.has_changed().unwrap_or(false));
+        let started = quiet && std::mem::replace(&mut first, false);
         if quiet {
-            first = false;
             snapshots.mark_unchanged();
         }
         let work = tokio::task::spawn_blocking(move || {
@@ -57,6 +57,9 @@ pub async fn run(
             let machine = sampler.1.sample();
             if quiet {
                 heap::trim();
+            }
+            if started {
+                heap::release_code();
             }
             (sampler, figures, machine)
         });
