@@ -120,7 +120,7 @@ fn every_method_answers_in_pm2s_shape() {
     );
     assert_eq!(record["process"]["pid"], record["pid"]);
     let list = rpc.result("getMonitorData", json!([{}]));
-    assert_eq!(list[0]["monit"]["cpu"].is_number(), true);
+    assert!(list[0]["monit"]["cpu"].is_number());
 
     assert_eq!(
         rpc.result("sendLineToStdin", json!([{"pm_id": 0, "line": "hi\n"}])),
