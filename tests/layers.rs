@@ -359,10 +359,11 @@ fn every_file_says_its_job_in_its_first_line() {
     let offences: Vec<String> = sources()
         .iter()
         .filter(|source| {
-            !source
+            source
                 .text
                 .strip_prefix("//! ")
-                .is_some_and(|job| job.lines().next().is_some_and(|line| line.len() > 10))
+                .and_then(|job| job.lines().next())
+                .is_none_or(|line| line.len() <= 10)
         })
         .map(|source| source.path.clone())
         .collect();
