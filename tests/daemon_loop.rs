@@ -739,13 +739,8 @@ async fn every_command_has_exactly_one_answer_in_any_crowd() {
         // An answer or a refusal; a dropped sender would be neither.
         drop(came.expect("an answer").expect("not dropped"));
     }
-    let state = rig.fake.state.lock().unwrap();
-    assert!(
-        state.most_alive.values().all(|most| *most == 1),
-        "{:?}",
-        state.most_alive
-    );
-    drop(state);
+    let most_alive = rig.fake.state.lock().unwrap().most_alive.clone();
+    assert!(most_alive.values().all(|most| *most == 1), "{most_alive:?}");
     let ids: Vec<PmId> = rig
         .snapshots
         .borrow()
