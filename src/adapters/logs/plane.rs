@@ -133,7 +133,9 @@ impl LogPlane {
         }
         let (items, replay) = mpsc::channel(REPLAY_ITEMS);
         let (mailbox, shared) = (self.inner.mailbox.clone(), Arc::clone(&queue));
-        let work = move || replay::run(&mailbox, filter, resume, shared, items);
+        // Asked here, not by the thread: what is written once this has returned must not fall before it.
+        let asked = replay::ask(&mailbox, &filter, &resume, &queue)?;
+        let work = move || replay::run(&mailbox, filter, resume, asked, shared, items);
         std::thread::Builder::new()
             .name("fornax-replay".to_owned())
             .spawn(work)

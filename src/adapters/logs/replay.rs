@@ -5,6 +5,7 @@ use super::command::{Command, Mailbox};
 use super::follow::FollowItem;
 use super::hub::{Batch, Filter, Position, Queue};
 use super::owners::Owner;
+use super::plane::LogError;
 use crate::core::ids::{PmId, Stream};
 use bytes::Bytes;
 use std::io;
@@ -41,25 +42,40 @@ pub(super) struct CatchUp {
 /// The follower is gone.
 struct Left;
 
-/// Runs on a thread of its own: asks, reads and sends until the follower is live. Ends early when it has left.
+/// The answer to a question that is already in order among the plane's commands.
+pub(super) type Asked = std::sync::mpsc::Receiver<CatchUp>;
+
+/// Asks the engine what the follower has missed. From here on the lines of streams without a position go to its queue.
+pub(super) fn ask(
+    mailbox: &Mailbox,
+    filter: &Filter,
+    positions: &[Position],
+    queue: &Arc<Queue>,
+) -> Result<Asked, LogError> {
+    let (reply, answer) = std::sync::mpsc::sync_channel(1);
+    mailbox.send(Command::CatchUp {
+        filter: filter.clone(),
+        positions: positions.to_vec(),
+        queue: Arc::clone(queue),
+        reply,
+    })?;
+    Ok(answer)
+}
+
+/// Runs on a thread of its own: takes the answer, reads and sends, and asks again until the follower is live. Ends early when
+/// it has left.
 pub(super) fn run(
     mailbox: &Mailbox,
     filter: Filter,
     mut positions: Vec<Position>,
+    first: Asked,
     queue: Arc<Queue>,
     items: mpsc::Sender<FollowItem>,
 ) {
+    let mut asked = Ok(first);
     loop {
-        let (reply, answer) = std::sync::mpsc::sync_channel(1);
-        let (filter, queue_copy) = (filter.clone(), Arc::clone(&queue));
-        let ask = Command::CatchUp {
-            filter: filter.clone(),
-            positions: positions.clone(),
-            queue: queue_copy,
-            reply,
-        };
-        let sent = mailbox.send(ask);
-        let Some(CatchUp { backlogs, live }) = sent.ok().and_then(|()| answer.recv().ok()) else {
+        let answer = asked.ok().and_then(|answer| answer.recv().ok());
+        let Some(CatchUp { backlogs, live }) = answer else {
             return queue.close();
         };
         for backlog in &backlogs {
@@ -82,6 +98,7 @@ pub(super) fn run(
         if live || queue.left.load(Ordering::Relaxed) {
             return;
         }
+        asked = ask(mailbox, &filter, &positions, &queue);
     }
 }
 
