@@ -58,14 +58,6 @@ const LONG: &[(&str, &str)] = &[
     ("src/core/instance.rs", "the machine: one state, one match"),
     ("src/core/spec/keys.rs", "a table of PM2's app keys"),
     (
-        "src/daemon/run.rs",
-        "the loop and everything that only it may touch",
-    ),
-    (
-        "src/pm2/methods.rs",
-        "a table of PM2's methods and what answers them",
-    ),
-    (
         "src/adapters/runner.rs",
         "one run from spawn to the last descendant",
     ),

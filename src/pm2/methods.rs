@@ -1,18 +1,19 @@
 //! The RPC methods of PM2 7.0.4 (spec 3.3) and ours beside them, in one table.
 
+mod act;
+mod talk;
+
+use super::report;
 use super::server::error_reply;
-use super::{node_version, report};
 use crate::core::ids::PmId;
-use crate::core::signal::Signal;
 use crate::core::spec::fornax::LogRotation;
-use crate::daemon::command::{Command, CommandError};
+use crate::daemon::command::Command;
 use crate::daemon::handle::Handle;
 use crate::daemon::launch::log_config;
 use crate::daemon::settings::Settings;
 use crate::daemon::snapshot::InstanceView;
 use crate::daemon::wire;
 use serde_json::{Map, Value, json};
-use std::path::Path;
 use std::sync::Arc;
 
 /// The version whose behaviour is kept: other clients nag about any other.
@@ -96,40 +97,40 @@ async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
         "getReport" => Results(report::report(handle).to_string()),
         "getMonitorData" => monitor_data(arg, handle).await,
         "getSystemData" => Results(handle.host.borrow().to_string()),
-        "prepare" => prepare(arg, handle).await,
+        "prepare" => act::prepare(arg, handle).await,
         "startProcessId" => {
-            one(handle, id_of(arg), Command::Start, |id| {
+            act::one(handle, id_of(arg), Command::Start, |id| {
                 format!("{id} id unknown")
             })
             .await
         }
-        "stopProcessId" => stop(arg, handle).await,
-        "restartProcessId" => restart(arg, handle, "God db process id unknown").await,
-        "reloadProcessId" => restart(arg, handle, "PM2 ID unknown").await,
+        "stopProcessId" => act::stop(arg, handle).await,
+        "restartProcessId" => act::restart(arg, handle, "God db process id unknown").await,
+        "reloadProcessId" => act::restart(arg, handle, "PM2 ID unknown").await,
         "softReloadProcessId" => {
             let unknown = format!("pm_id {0} not available in {0}", arg["id"]);
-            restart(arg, handle, &unknown).await
+            act::restart(arg, handle, &unknown).await
         }
         "deleteProcessId" => {
-            one(handle, id_of(arg), Command::Delete, |id| {
+            act::one(handle, id_of(arg), Command::Delete, |id| {
                 format!("{id} : id unknown")
             })
             .await
         }
         "duplicateProcessId" => {
-            one(handle, id_of(arg), Command::Duplicate, |id| {
+            act::one(handle, id_of(arg), Command::Duplicate, |id| {
                 format!("{id} id unknown")
             })
             .await
         }
-        "resetMetaProcessId" => reset(arg, handle).await,
-        "sendLineToStdin" => send_line(arg, handle),
-        "sendDataToProcessId" => send_data(arg, handle),
-        "msgProcess" => send_message(arg, handle),
-        "sendSignalToProcessId" => signal_id(arg, handle).await,
-        "sendSignalToProcessName" => signal_name(arg, handle).await,
+        "resetMetaProcessId" => act::reset(arg, handle).await,
+        "sendLineToStdin" => talk::send_line(arg, handle),
+        "sendDataToProcessId" => talk::send_data(arg, handle),
+        "msgProcess" => talk::send_message(arg, handle),
+        "sendSignalToProcessId" => talk::signal_id(arg, handle).await,
+        "sendSignalToProcessName" => talk::signal_name(arg, handle).await,
         "stopWatch" | "startWatch" | "toggleWatch" => Results(r#"{"success":true}"#.to_owned()),
-        "notifyByProcessId" => notify(arg, handle),
+        "notifyByProcessId" => talk::notify(arg, handle),
         "notifyKillPM2" => {
             // Nobody waits for the answer.
             let _ = handle.call(Command::StopRestarting).await;
@@ -139,8 +140,8 @@ async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
             kill_me(arg, handle);
             Silent
         }
-        "monitor" => flag(arg, handle, true).await,
-        "unmonitor" => flag(arg, handle, false).await,
+        "monitor" => act::flag(arg, handle, true).await,
+        "unmonitor" => act::flag(arg, handle, false).await,
         "reloadLogs" => {
             tracing::info!(target: "pm2", "Reloading logs...");
             // An error means that the plane is shutting down.
@@ -191,115 +192,6 @@ fn records(views: &[Arc<InstanceView>]) -> String {
     )
 }
 
-/// A command on one instance, answered with its record.
-async fn one(
-    handle: &Handle,
-    id: Option<PmId>,
-    command: fn(PmId) -> Command,
-    unknown: impl Fn(String) -> String,
-) -> Outcome {
-    let Some(id) = id else {
-        return Error(unknown("undefined".to_owned()));
-    };
-    match handle.call(command(id)).await {
-        Ok(views) => Results(
-            views
-                .first()
-                .map_or_else(|| "null".to_owned(), |view| record(view)),
-        ),
-        Err(CommandError::UnknownId(id)) => Error(unknown(id.to_string())),
-        Err(error) => Error(error.to_string()),
-    }
-}
-
-async fn stop(arg: &Value, handle: &Handle) -> Outcome {
-    let id = id_of(arg);
-    let had_pid = id.and_then(|id| handle.snapshot().get(id).map(|view| view.pid.is_some()));
-    let outcome = one(handle, id, Command::Stop, |id| format!("{id} : id unknown")).await;
-    match (outcome, had_pid) {
-        (Results(_), Some(false)) => {
-            Results(r#"{"error":true,"message":"could not kill process w/o pid"}"#.to_owned())
-        }
-        (outcome, _) => outcome,
-    }
-}
-
-async fn restart(arg: &Value, handle: &Handle, unknown: &str) -> Outcome {
-    let Some(id) = arg.get("id").and_then(id_of) else {
-        return Error("opts.id not passed to restartProcessId".to_owned());
-    };
-    let env = arg["env"].as_object().cloned().unwrap_or_default();
-    match handle.call(Command::Restart { id, env }).await {
-        Ok(views) => Results(
-            views
-                .first()
-                .map_or_else(|| "null".to_owned(), |view| record(view)),
-        ),
-        Err(CommandError::UnknownId(_)) => Error(unknown.to_owned()),
-        Err(error) => Error(error.to_string()),
-    }
-}
-
-/// One prepare after the other reaches the loop, so that the apps of a file get their ids in its order. An async lock, since
-/// it is fair; held while a file is read and until the command is queued, never until it is answered.
-static PREPARES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-async fn prepare(arg: &Value, handle: &Handle) -> Outcome {
-    let Some(conf) = arg.as_object().cloned() else {
-        return Error("prepare takes an app's configuration".to_owned());
-    };
-    if !conf.get("env").is_some_and(Value::is_object) {
-        return Error("`env` is missing from the app's configuration".to_owned());
-    }
-    let script = conf
-        .get("pm_exec_path")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    let answer = {
-        let _turn = PREPARES.lock().await;
-        let version =
-            tokio::task::spawn_blocking(move || package_version(Path::new(&script))).await;
-        let version = version.unwrap_or_else(|_| "N/A".to_owned());
-        handle.begin(Command::Prepare { conf, version }).await
-    };
-    let answered = match answer {
-        Ok(answer) => answer.await.unwrap_or(Err(CommandError::Gone)),
-        Err(error) => Err(error),
-    };
-    match answered {
-        Ok(views) => {
-            node_version::find_out(&views, handle);
-            Results(records(&views))
-        }
-        Err(error) => Error(error.to_string()),
-    }
-}
-
-/// `version` of the nearest package.json above the script (spec 4.3).
-fn package_version(script: &Path) -> String {
-    let read = |folder: &Path| {
-        let text = std::fs::read_to_string(folder.join("package.json")).ok()?;
-        let package: Value = serde_json::from_str(&text).ok()?;
-        package["version"].as_str().map(str::to_owned)
-    };
-    let nearest = script
-        .ancestors()
-        .skip(1)
-        .find(|folder| folder.join("package.json").is_file());
-    nearest.and_then(read).unwrap_or_else(|| "N/A".to_owned())
-}
-
-async fn reset(arg: &Value, handle: &Handle) -> Outcome {
-    let Some(id) = id_of(arg) else {
-        return Error(format!("{arg} id unknown"));
-    };
-    match handle.call(Command::Reset(id)).await {
-        Ok(_) => Results(records(&handle.snapshot().instances)),
-        Err(error) => Error(error.to_string()),
-    }
-}
-
 /// PM2's list. `{"env": false}` (ours; PM2's daemon takes no notice) leaves the environments out: a list needs none of them.
 async fn monitor_data(arg: &Value, handle: &Handle) -> Outcome {
     handle.refresh_usages().await;
@@ -313,161 +205,6 @@ async fn monitor_data(arg: &Value, handle: &Handle) -> Outcome {
     }
     out.push(']');
     Results(out)
-}
-
-fn send_line(arg: &Value, handle: &Handle) -> Outcome {
-    let (Some(id), Some(line)) = (arg.get("pm_id").and_then(id_of), arg["line"].as_str()) else {
-        return Error("pm_id or line field missing".to_owned());
-    };
-    if handle.snapshot().get(id).is_none() {
-        return Error(format!("Process with ID <{id}> unknown."));
-    }
-    match handle.run(id).map(|run| run.write_stdin(line.as_bytes())) {
-        None => Error(format!("Process with ID <{id}> offline.")),
-        Some(Err(error)) => Error(format!(
-            "Process with ID <{id}> does not read its input: {error}"
-        )),
-        Some(Ok(())) => Results(json!({"pm_id": id, "line": line}).to_string()),
-    }
-}
-
-fn send_data(arg: &Value, handle: &Handle) -> Outcome {
-    let missing = |key: &str| arg.get(key).is_none_or(Value::is_null);
-    let Some(id) = arg
-        .get("id")
-        .and_then(id_of)
-        .filter(|_| !missing("data") && !missing("topic"))
-    else {
-        return Error("ID, DATA or TOPIC field is missing".to_owned());
-    };
-    if handle.snapshot().get(id).is_none() {
-        return Error(format!("Process with ID <{id}> unknown."));
-    }
-    match handle.run(id) {
-        Some(run) if run.send(arg.clone()) => {
-            Results(json!({"success": true, "data": arg}).to_string())
-        }
-        Some(_) | None => Error(format!("Process with ID <{id}> offline.")),
-    }
-}
-
-fn send_message(arg: &Value, handle: &Handle) -> Outcome {
-    let snapshot = handle.snapshot();
-    let message = || {
-        if arg["opts"].is_null() && arg["uuid"].is_null() {
-            arg["msg"].clone()
-        } else {
-            arg.clone()
-        }
-    };
-    if let Some(id) = arg.get("id").and_then(id_of) {
-        if snapshot.get(id).is_none() {
-            return Error(format!("{id} id unknown"));
-        }
-        return match handle.run(id) {
-            Some(run) if run.send(message()) => {
-                Results(r#"{"process_count":1,"success":true}"#.to_owned())
-            }
-            Some(_) | None => Error(format!("{id} : id offline")),
-        };
-    }
-    let Some(name) = arg["name"].as_str() else {
-        return Error("method requires name or id field".to_owned());
-    };
-    let offers = |view: &InstanceView| {
-        view.axm
-            .actions
-            .iter()
-            .any(|action| action["action_name"] == arg["msg"])
-    };
-    let named = snapshot
-        .instances
-        .iter()
-        .filter(|view| &*view.spec.name == name || name == "all");
-    let sent = named
-        .filter(|view| offers(view))
-        .filter_map(|view| handle.run(view.id))
-        .filter(|run| run.send(message()))
-        .count();
-    match sent {
-        0 => Error(format!(
-            "Action doesn't exist {} for {name}",
-            arg["msg"].as_str().unwrap_or_default()
-        )),
-        count => Results(json!({"process_count": count, "success": true}).to_string()),
-    }
-}
-
-fn signal_of(value: &Value) -> Option<Signal> {
-    match value {
-        Value::String(name) => Signal::parse(name),
-        Value::Number(number) => Signal::parse(&number.to_string()),
-        _ => None,
-    }
-}
-
-async fn signal_id(arg: &Value, handle: &Handle) -> Outcome {
-    let Some(id) = arg
-        .get("process_id")
-        .and_then(id_of)
-        .filter(|id| handle.snapshot().get(*id).is_some())
-    else {
-        let id = arg["process_id"]
-            .as_str()
-            .map_or_else(|| arg["process_id"].to_string(), str::to_owned);
-        return Error(format!("{id} id unknown"));
-    };
-    let Some(signal) = signal_of(&arg["signal"]) else {
-        return Error("Error when sending signal (signal unknown)".to_owned());
-    };
-    match handle.call(Command::Signal(id, signal)).await {
-        Ok(_) | Err(CommandError::Offline(_)) => Results(records(&handle.snapshot().instances)),
-        Err(error) => Error(error.to_string()),
-    }
-}
-
-async fn signal_name(arg: &Value, handle: &Handle) -> Outcome {
-    let name = arg["process_name"].as_str().unwrap_or_default();
-    let Some(signal) = signal_of(&arg["signal"]) else {
-        return Error(format!(
-            "Unknown signal: {}",
-            arg["signal"].as_str().unwrap_or_default()
-        ));
-    };
-    let snapshot = handle.snapshot();
-    let named = |view: &&Arc<InstanceView>| {
-        name == "all" || &*view.spec.name == name || view.spec.exec_path == name
-    };
-    let ids: Vec<PmId> = snapshot
-        .instances
-        .iter()
-        .filter(named)
-        .map(|view| view.id)
-        .collect();
-    if ids.is_empty() {
-        return Error("Unknown process name".to_owned());
-    }
-    for id in ids {
-        // One that is offline is passed over, as by PM2.
-        let _ = handle.call(Command::Signal(id, signal)).await;
-    }
-    Results(records(&handle.snapshot().instances))
-}
-
-fn notify(arg: &Value, handle: &Handle) -> Outcome {
-    let Some(id) = arg.get("id").and_then(id_of) else {
-        return Error("process id missing".to_owned());
-    };
-    let snapshot = handle.snapshot();
-    let Some(view) = snapshot.get(id) else {
-        return Error("process id doesnt exists".to_owned());
-    };
-    let action = arg["action_name"].as_str().unwrap_or_default();
-    let manually = arg["manually"].as_bool().unwrap_or(false);
-    handle.bus.publish("process:event", || {
-        wire::process_event(view, action, manually, report::wall_ms())
-    });
-    Results(String::new())
 }
 
 /// The daemon ends, and says so to the client that asked, by SIGQUIT as PM2 does (spec 2.3).
@@ -488,23 +225,6 @@ fn kill_me(arg: &Value, handle: &Handle) {
         );
     }
     handle.shutdown.cancel();
-}
-
-async fn flag(arg: &Value, handle: &Handle, on: bool) -> Outcome {
-    let Some(id) = id_of(arg) else {
-        return Error("Unknown pm_id".to_owned());
-    };
-    match handle
-        .call(Command::SetFlag {
-            id,
-            key: "_km_monitored",
-            value: Value::Bool(on),
-        })
-        .await
-    {
-        Ok(_) => Results(json!({"success": true, "pm_id": id}).to_string()),
-        Err(_) => Error("Unknown pm_id".to_owned()),
-    }
 }
 
 /// `pm2 set` has changed module_conf.json: apply it to the daemon and to every log file.

@@ -1,0 +1,283 @@
+//! What a command begins: registering, starting, stopping and reconfiguring instances.
+
+use super::{Daemon, Until, Waiter};
+use crate::core::ids::PmId;
+use crate::core::instance::{Event, State};
+use crate::core::spec::app::AppSpec;
+use crate::core::spec::instances;
+use crate::daemon::command::{Answer, Command, CommandError};
+use crate::daemon::table::Instance;
+use crate::daemon::world::World;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+impl<W: World> Daemon<W> {
+    pub(super) fn command(&mut self, command: Command, reply: oneshot::Sender<Answer>) {
+        match self.begin(command) {
+            Ok((ids, until)) => self.waiters.push(Waiter { ids, until, reply }),
+            // Whoever asked may have gone.
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Starts what was asked; which instances must come to what before it is answered.
+    fn begin(&mut self, command: Command) -> Result<(Vec<PmId>, Option<Until>), CommandError> {
+        let one = |id, until| Ok((vec![id], until));
+        match command {
+            Command::Prepare { conf, version } => {
+                Ok((self.prepare(conf, &version)?, Some(Until::Up)))
+            }
+            Command::Start(id) => {
+                let deps_met = self.dependencies_met(id)?;
+                match &self.startable(id)?.machine.state {
+                    State::Online(_) => return Err(CommandError::AlreadyOnline(id)),
+                    State::Starting(_) | State::Spawning => {
+                        return Err(CommandError::AlreadyStarted(id));
+                    }
+                    State::Idle(_)
+                    | State::Waiting
+                    | State::Stopping(_)
+                    | State::Backoff { .. }
+                    | State::Failed(_) => {}
+                }
+                self.step(id, Event::Start { deps_met });
+                one(id, Some(Until::Up))
+            }
+            Command::Stop(id) => {
+                let name = Arc::clone(&self.known(id)?.spec.name);
+                tracing::info!(target: "pm2", "Stopping app:{name} id:{id}");
+                self.step(id, Event::Stop);
+                one(id, Some(Until::Down))
+            }
+            Command::Restart { id, env } => {
+                if self.ending {
+                    return Err(CommandError::Ending);
+                }
+                self.startable(id)?;
+                self.reconfigure(id, env)?;
+                let deps_met = self.dependencies_met(id)?;
+                self.forgive(id);
+                self.step(id, Event::Restart { deps_met });
+                one(id, Some(Until::Up))
+            }
+            Command::Delete(id) => {
+                self.known(id)?.deleting = true;
+                self.step(id, Event::Stop);
+                one(id, Some(Until::Deleted))
+            }
+            Command::Duplicate(id) => {
+                let copy = self.duplicate(id)?;
+                one(copy, Some(Until::Up))
+            }
+            Command::Reset(id) => {
+                let now = self.now();
+                let instance = self.known(id)?;
+                instance.machine.memory.forgive(now.mono);
+                instance.machine.memory.restarts = 0;
+                instance.created_at_ms = Some(now.wall_ms);
+                self.dirty.insert(id);
+                one(id, None)
+            }
+            Command::Signal(id, signal) => {
+                let instance = self.known(id)?;
+                let (run, generation) = (instance.machine.run(), instance.machine.generation);
+                run.ok_or(CommandError::Offline(id))?;
+                self.world.signal_root(id, generation, signal);
+                one(id, None)
+            }
+            Command::StopRestarting => {
+                self.ending = true;
+                Ok((Vec::new(), None))
+            }
+            Command::SetFlag { id, key, value } => {
+                let instance = self.known(id)?;
+                let mut map = instance.conf.to_map();
+                map.insert(key.to_owned(), value);
+                self.configure(id, &map)?;
+                one(id, None)
+            }
+            Command::NodeVersion { id, version } => {
+                self.known(id)?.node_version = Some(version.into());
+                self.dirty.insert(id);
+                one(id, None)
+            }
+            Command::Installed { id, missing } => {
+                self.known(id)?.missing = missing;
+                self.dirty.insert(id);
+                one(id, None)
+            }
+        }
+    }
+
+    fn known(&mut self, id: PmId) -> Result<&mut Instance, CommandError> {
+        self.table
+            .instances
+            .get_mut(&id)
+            .ok_or(CommandError::UnknownId(id))
+    }
+
+    /// One that is being deleted is not started again: nobody would know it.
+    fn startable(&mut self, id: PmId) -> Result<&mut Instance, CommandError> {
+        self.known(id).and_then(|instance| {
+            if instance.deleting {
+                Err(CommandError::UnknownId(id))
+            } else {
+                Ok(instance)
+            }
+        })
+    }
+
+    fn dependencies_met(&self, id: PmId) -> Result<bool, CommandError> {
+        let instance = self
+            .table
+            .instances
+            .get(&id)
+            .ok_or(CommandError::UnknownId(id))?;
+        Ok(self.table.dependencies_met(&instance.spec))
+    }
+
+    /// A person acted: PM2 counts from now.
+    fn forgive(&mut self, id: PmId) {
+        let wall_ms = self.now().wall_ms;
+        if let Some(instance) = self.table.instances.get_mut(&id) {
+            instance.created_at_ms = Some(wall_ms);
+        }
+    }
+
+    fn prepare(
+        &mut self,
+        mut conf: Map<String, Value>,
+        version: &str,
+    ) -> Result<Vec<PmId>, CommandError> {
+        if self.ending {
+            return Err(CommandError::Ending);
+        }
+        // A key that PM2's daemon adds; its look at version control is never under way here.
+        conf.entry("vizion_running").or_insert(Value::Bool(false));
+        let defaults = self.settings.borrow().defaults;
+        // Refused before anything of it exists.
+        let spec = AppSpec::from_map(&conf, defaults)?;
+        let (count, numbered) = instances::count(&conf, self.cpus);
+        let restored = !numbered && conf.get("status").and_then(Value::as_str) == Some("stopped");
+        let unique: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+        let mut ids = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut own = conf.clone();
+            if numbered {
+                own.insert("instances".to_owned(), Value::from(count));
+                self.number(&mut own, &spec.name);
+            }
+            let id = self.insert(own, &unique, version)?;
+            if conf.get("created_at").is_some_and(Value::is_u64)
+                && let Some(instance) = self.table.instances.get_mut(&id)
+            {
+                instance.created_at_ms = conf.get("created_at").and_then(Value::as_u64);
+            }
+            ids.push(id);
+        }
+        for id in &ids {
+            if spec.autostart && !restored && spec.fornax.enabled {
+                let deps_met = self.dependencies_met(*id)?;
+                self.step(*id, Event::Start { deps_met });
+                self.publish(*id, "start", true);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// An index and an increment of its own among the instances of its app.
+    fn number(&mut self, conf: &mut Map<String, Value>, name: &str) {
+        let maps: Vec<Map<String, Value>> = self
+            .table
+            .of_app(name)
+            .map(|instance| instance.conf.to_map())
+            .collect();
+        let taken: Vec<u64> = maps.iter().filter_map(instances::index).collect();
+        instances::set_index(conf, instances::free_index(&taken));
+        let variable = conf
+            .get("increment_var")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        let last = variable.and_then(|variable| {
+            maps.iter()
+                .filter_map(|map| map.get(&variable)?.as_i64())
+                .max()
+        });
+        instances::set_increment(conf, last);
+    }
+
+    fn insert(
+        &mut self,
+        mut conf: Map<String, Value>,
+        unique: &Arc<str>,
+        version: &str,
+    ) -> Result<PmId, CommandError> {
+        let now = self.now();
+        let id = self.table.take_id();
+        instances::set_paths(&mut conf, id);
+        let spec = AppSpec::from_map(&conf, self.settings.borrow().defaults)?;
+        let (text, generation) = (self.table.share(&conf), self.table.take_generations());
+        let mut instance = Instance::new(id, Arc::new(spec), text, generation, now);
+        instance.unique_id = Arc::clone(unique);
+        instance.version = version.into();
+        self.table.instances.insert(id, instance);
+        self.dirty.insert(id);
+        Ok(id)
+    }
+
+    fn duplicate(&mut self, id: PmId) -> Result<PmId, CommandError> {
+        let original = self.known(id)?;
+        let (mut conf, version) = (original.conf.to_map(), Arc::clone(&original.version));
+        let name = Arc::clone(&original.spec.name);
+        self.number(&mut conf, &name);
+        let unique = uuid::Uuid::new_v4().to_string().into();
+        let copy = self.insert(conf, &unique, &version)?;
+        let deps_met = self.dependencies_met(copy)?;
+        self.step(copy, Event::Start { deps_met });
+        Ok(copy)
+    }
+
+    /// Merges what a restart carries, as PM2 does (spec 3.3): variables, and `current_conf` for keys.
+    fn reconfigure(&mut self, id: PmId, mut env: Map<String, Value>) -> Result<(), CommandError> {
+        let conf = env.remove("current_conf");
+        if env.is_empty() && conf.is_none() {
+            return Ok(());
+        }
+        let mut map = self.known(id)?.conf.to_map();
+        if let Some(current) = map.get_mut("env").and_then(Value::as_object_mut) {
+            current.extend(env);
+        }
+        if let Some(Value::Object(keys)) = conf {
+            for (key, value) in keys {
+                let empty = value.as_object().is_some_and(Map::is_empty);
+                match (key.as_str(), value) {
+                    ("env", _) if empty => {}
+                    // What names an instance and its files stays (spec 5.7).
+                    (
+                        "pm_exec_path" | "pm_cwd" | "exec_mode" | "instances" | "pm_out_log_path"
+                        | "pm_err_log_path" | "pm_log_path" | "pm_pid_path",
+                        _,
+                    ) => {}
+                    (_, Value::String(text)) if text == "null" => {
+                        map.remove(&key);
+                    }
+                    (_, value) => {
+                        map.insert(key, value);
+                    }
+                }
+            }
+        }
+        self.configure(id, &map)
+    }
+
+    fn configure(&mut self, id: PmId, map: &Map<String, Value>) -> Result<(), CommandError> {
+        let spec = Arc::new(AppSpec::from_map(map, self.settings.borrow().defaults)?);
+        let conf = self.table.share(map);
+        let instance = self.known(id)?;
+        instance.spec = spec;
+        instance.conf = conf;
+        self.dirty.insert(id);
+        Ok(())
+    }
+}

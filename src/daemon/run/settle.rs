@@ -1,0 +1,137 @@
+//! After a batch of inputs: service states, dependants, the views for everybody else, and answers.
+
+use super::{Daemon, Until, Waiter};
+use crate::core::ids::PmId;
+use crate::core::instance::{Event, FailReason, State};
+use crate::daemon::command::{Answer, CommandError};
+use crate::daemon::snapshot::{InstanceView, Snapshot};
+use crate::daemon::world::World;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+impl<W: World> Daemon<W> {
+    /// After a batch of inputs: service states, dependants, answers, and the views for everybody else.
+    pub(super) fn settle(&mut self) {
+        if self.dirty.is_empty() && self.waiters.is_empty() {
+            return;
+        }
+        let wall_ms = self.now().wall_ms;
+        let mut changed = std::mem::take(&mut self.dirty);
+        for id in &changed {
+            self.table.assess(*id, wall_ms);
+            self.release_if_down(*id);
+        }
+        // A state that has changed may be what another instance waits for, and what it tells of its dependencies.
+        let dependants: Vec<PmId> = self
+            .table
+            .instances
+            .values()
+            .filter(|instance| !instance.spec.fornax.depends_on.is_empty())
+            .map(|instance| instance.id)
+            .collect();
+        for id in dependants {
+            let Some(instance) = self.table.instances.get(&id) else {
+                continue;
+            };
+            if instance.machine.state == State::Waiting
+                && self.table.dependencies_met(&instance.spec)
+            {
+                self.step(id, Event::DependenciesMet);
+            }
+            self.table.assess(id, wall_ms);
+            changed.insert(id);
+        }
+        changed.append(&mut self.dirty);
+        let answers = self.answers(&mut changed);
+        // Views first: whoever has an answer sees in the next list what it told.
+        self.publish_views(&changed);
+        for (reply, answer) in answers {
+            // Whoever asked may have gone.
+            drop(reply.send(answer));
+        }
+    }
+
+    fn release_if_down(&mut self, id: PmId) {
+        let down = self
+            .table
+            .instances
+            .get(&id)
+            .is_some_and(|instance| instance.machine.stop_settled());
+        if down {
+            self.world.release(id);
+        }
+    }
+
+    fn answers(&mut self, changed: &mut BTreeSet<PmId>) -> Vec<(oneshot::Sender<Answer>, Answer)> {
+        let mut answers = Vec::new();
+        for waiter in std::mem::take(&mut self.waiters) {
+            if waiter.ids.iter().all(|id| self.settled(*id, waiter.until)) {
+                answers.push(self.resolve(waiter, changed));
+            } else {
+                self.waiters.push(waiter);
+            }
+        }
+        answers
+    }
+
+    fn settled(&self, id: PmId, until: Option<Until>) -> bool {
+        match (self.table.instances.get(&id), until) {
+            // Deleted meanwhile, by another command.
+            (None, _) | (_, None) => true,
+            (Some(instance), Some(Until::Up)) => instance.machine.start_settled(),
+            (Some(instance), Some(Until::Down | Until::Deleted)) => instance.machine.stop_settled(),
+        }
+    }
+
+    fn resolve(
+        &mut self,
+        waiter: Waiter,
+        changed: &mut BTreeSet<PmId>,
+    ) -> (oneshot::Sender<Answer>, Answer) {
+        let views: Vec<Arc<InstanceView>> = waiter
+            .ids
+            .iter()
+            .filter_map(|id| self.table.view(*id))
+            .map(Arc::new)
+            .collect();
+        let failed =
+            waiter
+                .ids
+                .iter()
+                .find_map(|id| match &self.table.instances.get(id)?.machine.state {
+                    State::Failed(FailReason::CouldNotStart { reason, .. }) => Some(reason.clone()),
+                    _ => None,
+                });
+        let answer = match (waiter.until, failed) {
+            (Some(Until::Up), Some(reason)) => Err(CommandError::CouldNotStart(reason)),
+            _ => Ok(views),
+        };
+        if waiter.until == Some(Until::Deleted) {
+            for id in waiter.ids {
+                self.world.stop_probe(id);
+                self.world.release(id);
+                self.table.instances.remove(&id);
+                changed.insert(id);
+            }
+        }
+        (waiter.reply, answer)
+    }
+
+    fn publish_views(&mut self, changed: &BTreeSet<PmId>) {
+        if changed.is_empty() {
+            return;
+        }
+        let old = Arc::clone(&self.snapshot.borrow());
+        let instances = self
+            .table
+            .instances
+            .keys()
+            .filter_map(|id| match old.get(*id).filter(|_| !changed.contains(id)) {
+                Some(view) => Some(Arc::clone(view)),
+                None => self.table.view(*id).map(Arc::new),
+            })
+            .collect();
+        self.snapshot.send_replace(Arc::new(Snapshot { instances }));
+    }
+}
