@@ -674,6 +674,31 @@ async fn a_stop_while_it_launches_wins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_that_a_restart_overtakes_is_answered_too() {
+    let rig = Rig::new(&[("deaf", Life::deaf_to(&[Signal::INT]))]);
+    rig.prepare("deaf", json!({})).await.unwrap();
+    let stopped = rig.send(Command::Stop(PmId(0))).await;
+    pass(300).await;
+    rig.ask(restart(0)).await.unwrap();
+    let views = tokio::time::timeout(Duration::from_secs(60), stopped).await;
+    assert_eq!(views.unwrap().unwrap().unwrap().len(), 1);
+    assert_eq!(rig.status(0), Status::Online);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absurd_number_of_instances_is_refused_and_the_loop_goes_on() {
+    let rig = Rig::new(&[]);
+    let many = json!({"instances": 1_000_000_000, "autostart": false});
+    let error = rig.prepare("many", many).await.unwrap_err().to_string();
+    assert!(
+        error.contains("1000000000") && error.contains("1000"),
+        "{error}"
+    );
+    let most = json!({"instances": 1_000, "autostart": false});
+    assert_eq!(rig.prepare("most", most).await.unwrap().len(), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn wait_ready_is_answered_by_the_apps_word_or_by_the_timeout() {
     let rig = Rig::new(&[]);
     let told = rig.send(prepare("told", json!({"wait_ready": true}))).await;

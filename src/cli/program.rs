@@ -69,7 +69,7 @@ pub fn run(args: &[String]) -> ExitCode {
         Err(error) => {
             eprintln!(
                 "{}",
-                message::error(&format!("{error:#}"), std::io::stderr().is_terminal())
+                message::error(&told(&error), std::io::stderr().is_terminal())
             );
             ExitCode::FAILURE
         }
@@ -110,6 +110,19 @@ fn pm2(program: Program, words: &[String], rest: &[String]) -> anyhow::Result<Ex
     let mut session = session(matches);
     (entry.run)(&mut session, matches, rest)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An error and its causes, each said once: many of our messages name their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }
 
 /// The matches of a command line without options.

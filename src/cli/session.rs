@@ -78,7 +78,13 @@ impl Output {
 /// Writes to standard output. Whoever reads it may have gone (`| head`), which is no failure.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        eprintln!("cannot write to standard output: {error}");
+        std::process::exit(1);
+    }
 }
 
 /// One command's run.
@@ -160,14 +166,38 @@ impl Session {
                     );
                     bail!(Told)
                 }
+                std::io::ErrorKind::InvalidInput => bail!(
+                    "{} is too long for a socket (107 bytes at most); choose a shorter PM2_HOME",
+                    path.display()
+                ),
                 _ => Err(ClientError::Connect { source, path }.into()),
             },
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Starts a daemon of this very program and waits until it says that it is ready.
+    /// Starts a daemon and waits until it says that it is ready. Where another one has the home it is either coming up, and
+    /// answers in a moment, or ending, and lets go of the home when its last app has ended.
     fn spawn_daemon(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + BOOT_LIMIT;
+        loop {
+            let said = self.spawn_once()?;
+            if said.starts_with("ready") || self.connect()?.is_some() {
+                return Ok(());
+            }
+            if !said.contains("runs already") || Instant::now() > deadline {
+                let reason = match said.trim() {
+                    "" => "it ended at once; see pm2.log in PM2_HOME",
+                    reason => reason,
+                };
+                bail!("the daemon did not come up: {reason}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts a daemon of this very program; what it says of itself.
+    fn spawn_once(&self) -> anyhow::Result<String> {
         let root = self.home.root();
         std::fs::create_dir_all(root).with_context(|| {
             format!("cannot create {}; choose another PM2_HOME", root.display())
@@ -203,24 +233,11 @@ impl Session {
         ready
             .read_to_string(&mut said)
             .context("cannot hear from the daemon")?;
-        if said.starts_with("ready") {
-            return Ok(());
+        if !said.starts_with("ready") {
+            // It has ended, or is about to.
+            let _ = child.wait();
         }
-        // Another client's daemon may have won the race; its sockets are there in a moment.
-        let _ = child.wait();
-        let deadline = Instant::now() + BOOT_LIMIT;
-        while said.contains("runs already") && Instant::now() < deadline {
-            if self.connect()?.is_some() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let reason = if said.is_empty() {
-            "it ended at once; see pm2.log in PM2_HOME".to_owned()
-        } else {
-            said.trim().to_owned()
-        };
-        bail!("the daemon did not come up: {reason}")
+        Ok(said)
     }
 
     /// All instances, without their environments.

@@ -1,5 +1,6 @@
 //! `fornax check FILE`: what the apps come out as, or every problem with its file, line and key.
 
+use super::dependencies::dependency_problems;
 use super::error::Problem;
 use super::host::host_for;
 use super::load::{Ecosystem, load};
@@ -75,6 +76,7 @@ fn checked(file: String, ecosystem: &Ecosystem, options: &CheckOptions) -> Check
             Err(issues) => problems.extend(issues.iter().map(|issue| ecosystem.locate(app, issue))),
         }
     }
+    problems.extend(dependency_problems(ecosystem, &[]));
     CheckReport {
         file,
         ok: problems.is_empty(),

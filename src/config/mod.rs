@@ -1,6 +1,7 @@
 //! Ecosystem files: finding, reading, checking, and their JSON Schema.
 
 mod check;
+mod dependencies;
 mod discover;
 mod error;
 mod host;
@@ -12,6 +13,7 @@ pub mod schema;
 mod yaml;
 
 pub use check::{CheckOptions, CheckReport, CheckedApp, check};
+pub use dependencies::dependency_problems;
 pub use discover::{discover, is_config_file};
 pub use error::{ConfigError, Problem};
 pub use host::{SystemHost, host_for};

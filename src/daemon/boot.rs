@@ -109,7 +109,8 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(8)
-            .thread_keep_alive(Duration::from_secs(3))
+            // Longer than the sampler's period, so that a crash finds a thread waiting.
+            .thread_keep_alive(Duration::from_secs(10))
             .thread_stack_size(256 << 10)
             .build()
     };

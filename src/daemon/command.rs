@@ -4,6 +4,7 @@ use super::snapshot::InstanceView;
 use crate::core::ids::PmId;
 use crate::core::signal::Signal;
 use crate::core::spec::app::SpecError;
+use crate::core::spec::instances;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -72,6 +73,12 @@ pub enum CommandError {
     /// There is no such instance.
     #[error("{0} id unknown")]
     UnknownId(PmId),
+    /// More instances than an app may have.
+    #[error("`instances` is {asked}; the most is {}", instances::MOST)]
+    TooMany {
+        /// How many were asked for.
+        asked: usize,
+    },
     /// It runs already.
     #[error("process already online")]
     AlreadyOnline(PmId),

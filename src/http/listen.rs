@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 /// Connections at once; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
 /// A client that has not sent its request's head by then is cut off; so is one that is silent between two requests.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const HEAD_WITHIN: Duration = Duration::from_secs(3);
 /// The largest head of a request, in bytes.
 const HEAD_BYTES: usize = 16 << 10;
 /// The most headers of a request.

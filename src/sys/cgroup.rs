@@ -16,6 +16,7 @@ impl CgroupRoot {
     pub fn create(pid: u32) -> io::Result<Self> {
         let base = own_path()
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 hierarchy"))?;
+        sweep(&base);
         let path = base.join(format!("fornax-{pid}"));
         fs::create_dir(&path)?;
         let root = Self { path };
@@ -105,6 +106,22 @@ fn collect(path: &Path, depth: usize, pids: &mut Vec<u32>) {
     {
         for entry in entries.flatten().filter(is_folder) {
             collect(&entry.path(), depth + 1, pids);
+        }
+    }
+}
+
+/// Removes what daemons that were killed have left, as far as nothing lives in it.
+fn sweep(base: &Path) {
+    let Ok(entries) = fs::read_dir(base) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("fornax-")?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| super::procfs::stat(pid).is_none()) {
+            drop(CgroupRoot { path: entry.path() });
         }
     }
 }

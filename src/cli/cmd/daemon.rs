@@ -1,7 +1,8 @@
 //! `ping`, `kill`, `reloadLogs`: the daemon itself.
 
-use crate::cli::session::{Session, print};
+use crate::cli::session::{Session, Told, print};
 use crate::sys::pidfd;
+use anyhow::bail;
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -61,9 +62,14 @@ pub fn kill(session: &mut Session) -> anyhow::Result<()> {
     // No pid: this client does not wait for a signal, it sees the process end.
     client.send("killMe", &[json!({})])?;
     client.wait_for_end(END_LIMIT);
-    if let Some(process) = process {
-        // An error means that it has ended and was reaped.
-        let _ = pidfd::wait_readable(&process, END_LIMIT);
+    if let Some((pid, process)) = process
+        && matches!(pidfd::wait_readable(&process, END_LIMIT), Ok(false))
+    {
+        output.error(&format!(
+            "the daemon (pid {pid}) has not ended within {} s; see pm2.log in PM2_HOME, or end it with: kill -9 {pid}",
+            END_LIMIT.as_secs()
+        ));
+        bail!(Told);
     }
     session.disconnect();
     output.done("[v] PM2 Daemon Stopped");
@@ -71,9 +77,10 @@ pub fn kill(session: &mut Session) -> anyhow::Result<()> {
 }
 
 /// The daemon's process, by its pid file. A pid that is not its own any more is not waited for long.
-fn daemon_process(session: &Session) -> Option<OwnedFd> {
+fn daemon_process(session: &Session) -> Option<(u32, OwnedFd)> {
     let pid = std::fs::read_to_string(session.home.pid_file()).ok()?;
-    pidfd::open(pid.trim().parse().ok()?).ok()
+    let pid = pid.trim().parse().ok()?;
+    Some((pid, pidfd::open(pid).ok()?))
 }
 
 /// `pm2 reloadLogs`.

@@ -79,6 +79,15 @@ pub fn resurrect(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<
                 .iter()
                 .any(|row| map.get("name").is_some_and(|name| *name == *row.name))
         })
+        .filter(|map| {
+            let whole = ["name", "pm_exec_path", "pm_cwd"]
+                .iter()
+                .all(|key| map.get(*key).is_some_and(Value::is_string));
+            if !whole {
+                output.error("a record of the dump names no app, script or folder; it is left out");
+            }
+            whole
+        })
         .map(restorable)
         .collect();
     let paths: Vec<String> = confs

@@ -4,6 +4,7 @@ use super::act::{self, Action};
 use super::list;
 use crate::cli::session::{Session, Told};
 use crate::core::ids::PmId;
+use crate::core::select::Target;
 use crate::pm2::client::ClientError;
 use anyhow::bail;
 use clap::ArgMatches;
@@ -71,6 +72,7 @@ pub fn reset(session: &mut Session, matches: &ArgMatches, word: &str) -> anyhow:
     if ids.is_empty() {
         match target.id_meant() {
             Some(id) => ids.push(id),
+            None if matches!(target, Target::All) => {}
             None => {
                 session.output.plain_error("Unknown process name");
                 bail!(Told);

@@ -44,12 +44,18 @@ pub fn send(
     line: &str,
 ) -> anyhow::Result<()> {
     let id = id.parse::<u32>().map_or_else(|_| json!(id), |id| json!(id));
-    told(
-        session,
-        "sendLineToStdin",
-        &json!({"pm_id": id, "line": format!("{line}\n")}),
-    )?;
-    list::after_action(session, matches)
+    let line = json!({"pm_id": id, "line": format!("{line}\n")});
+    match session
+        .daemon(false)?
+        .call::<Value>("sendLineToStdin", &[line])
+    {
+        Ok(_) => list::after_action(session, matches),
+        Err(ClientError::Refused(words)) => {
+            session.output.error(&format!("Error: {words}"));
+            bail!(Told)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn told(session: &mut Session, method: &str, argument: &Value) -> anyhow::Result<()> {

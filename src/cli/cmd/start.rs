@@ -62,7 +62,7 @@ fn word(
             || row.namespace.as_deref() == Some(target)
             || row.pm_id.to_string() == target
     });
-    if target == "all" || (bare && known) {
+    if target == "all" || (bare && (known || target.parse::<u32>().is_ok())) {
         act::one(session, matches, Action::Restart, target, rest, true)?;
         session.output.done("Process successfully started");
         return Ok(());

@@ -39,9 +39,9 @@ pub fn run(session: &Session, args: &CheckArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&report)?));
     } else if report.ok {
-        print(&report.to_string());
+        print(&format!("{report}\n"));
     } else {
-        eprint!("{report}");
+        eprintln!("{report}");
     }
     Ok(if report.ok {
         ExitCode::SUCCESS

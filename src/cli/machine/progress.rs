@@ -173,16 +173,16 @@ fn has_failed(service: &Service, since: u64) -> bool {
 /// Why a service failed: the cause and the last lines of its log.
 pub fn tell_failure(session: &Session, service: &Service) {
     let state = &service.pm2_env.fornax_state;
-    let cause = match &state.last_exit {
-        Some(exit) if state.service_status != "not_installed" => {
-            format!("{} ({})", state.message, exit.cause)
-        }
-        _ => state.message.clone(),
-    };
-    session.output.error(&format!(
-        "{} is {}: {cause}",
-        service.name, state.service_status
-    ));
+    match &state.last_exit {
+        Some(exit) if state.service_status != "not_installed" => session.output.error(&format!(
+            "{} has ended: {}; now {}: {}",
+            service.name, exit.cause, state.service_status, state.message
+        )),
+        _ => session.output.error(&format!(
+            "{} is {}: {}",
+            service.name, state.service_status, state.message
+        )),
+    }
     let tail = state
         .last_exit
         .as_ref()

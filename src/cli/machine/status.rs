@@ -80,10 +80,13 @@ pub fn summary(session: &mut Session, services: &[Service]) -> anyhow::Result<()
     session.output.line("");
     session.output.line(table(services).trim_end());
     session.output.line("");
+    let health = match daemon["http"]["state"].as_str() {
+        Some("off") => "HTTP is off".to_owned(),
+        _ => format!("health on {}", http_words(&daemon)),
+    };
     session.output.done(&format!(
-        "All {} services are ready; health on {}",
-        services.len(),
-        http_words(&daemon)
+        "All {} services are ready; {health}",
+        services.len()
     ));
     Ok(())
 }

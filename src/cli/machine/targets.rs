@@ -23,7 +23,7 @@ pub struct TargetArgs {
     #[arg(long, value_name = "DIR")]
     pub workspace: Option<PathBuf>,
     /// The port of instance 0; instance N gets this plus N.
-    #[arg(long, value_name = "PORT", default_value_t = ecosystem::BASE_PORT)]
+    #[arg(long, value_name = "PORT", default_value_t = ecosystem::BASE_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub base_port: u16,
     /// The Python that runs ComfyUI [default: WORKSPACE/venv/bin/python].
     #[arg(long, value_name = "PATH")]

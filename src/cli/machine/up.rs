@@ -9,7 +9,7 @@ use crate::cli::program;
 use crate::cli::session::{Session, Told};
 use crate::cli::start_context;
 use crate::comfyui::ecosystem::{self, Written};
-use crate::config::host_for;
+use crate::config::{self, host_for};
 use crate::core::ids::PmId;
 use crate::core::spec::context::Origin;
 use crate::core::spec::normalise::{self, AppConf};
@@ -139,6 +139,14 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
                 bail!(Told);
             }
         }
+    }
+    let running: Vec<String> = session.rows()?.into_iter().map(|row| row.name).collect();
+    let problems = config::dependency_problems(&ecosystem, &running);
+    if !problems.is_empty() {
+        for problem in problems {
+            session.output.error(&problem.to_string());
+        }
+        bail!(Told);
     }
     let names: Vec<String> = confs.iter().map(|conf| conf.name().to_owned()).collect();
     let rows = session.rows()?;

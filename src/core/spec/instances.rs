@@ -2,6 +2,10 @@
 
 use crate::core::ids::PmId;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// The most instances of one app: a typing error must not start a million processes.
+pub const MOST: usize = 1_000;
 
 /// How many instances a `prepare` asks for: `(count, numbered)`. Without `instances` (a restored dump) it is one, which
 /// keeps the number it has.
@@ -17,14 +21,40 @@ pub fn count(map: &Map<String, Value>, cpus: usize) -> (usize, bool) {
         None => (1, false),
         Some(0) => (cpus.max(1) as usize, true),
         Some(less) if less < 0 => ((cpus + less).max(1) as usize, true),
-        // A typing error must not start a million processes.
-        Some(more) => (more.min(10_000) as usize, true),
+        Some(more) => (usize::try_from(more).unwrap_or(usize::MAX), true),
     }
 }
 
-/// The lowest index that no instance of the app has.
-pub fn free_index(taken: &[u64]) -> u64 {
-    (0..).find(|index| !taken.contains(index)).unwrap_or(0)
+/// The indexes and the increments that an app's instances have: what the next one is numbered by.
+#[derive(Debug, Default)]
+pub struct Numbering {
+    taken: BTreeSet<u64>,
+    last: Option<i64>,
+}
+
+impl Numbering {
+    /// Of the instances there are, when `conf` is the next one's.
+    pub fn of<'a>(
+        existing: impl Iterator<Item = Map<String, Value>> + 'a,
+        conf: &Map<String, Value>,
+    ) -> Self {
+        let variable = conf.get("increment_var").and_then(Value::as_str);
+        let mut numbering = Self::default();
+        for map in existing {
+            numbering.taken.extend(index(&map));
+            let own = variable.and_then(|variable| map.get(variable)?.as_i64());
+            numbering.last = numbering.last.max(own);
+        }
+        numbering
+    }
+
+    /// Gives the next instance the lowest index that is free and the next increment.
+    pub fn number(&mut self, conf: &mut Map<String, Value>) {
+        let free = (0..).find(|index| !self.taken.contains(index)).unwrap_or(0);
+        self.taken.insert(free);
+        set_index(conf, free);
+        self.last = set_increment(conf, self.last).or(self.last);
+    }
 }
 
 /// The variable that tells an instance its index.
@@ -36,19 +66,19 @@ pub fn index_variable(map: &Map<String, Value>) -> String {
 }
 
 /// Writes the instance's index where PM2 does.
-pub fn set_index(map: &mut Map<String, Value>, index: u64) {
+fn set_index(map: &mut Map<String, Value>, index: u64) {
     let variable = index_variable(map);
     map.insert(variable, Value::from(index));
 }
 
 /// The index an instance has.
-pub fn index(map: &Map<String, Value>) -> Option<u64> {
+fn index(map: &Map<String, Value>) -> Option<u64> {
     map.get(&index_variable(map)).and_then(Value::as_u64)
 }
 
 /// Gives the instance its value of `increment_var`: the first keeps the number in its environment (0 if none), each
 /// further one gets the last one's plus one.
-pub fn set_increment(map: &mut Map<String, Value>, last: Option<i64>) -> Option<i64> {
+fn set_increment(map: &mut Map<String, Value>, last: Option<i64>) -> Option<i64> {
     let variable = map.get("increment_var")?.as_str()?.to_owned();
     let env = map.get("env").and_then(Value::as_object);
     let own = env
@@ -112,7 +142,10 @@ mod tests {
         ] {
             assert_eq!(count(&map(value.clone()), 4), want, "{value}");
         }
-        assert_eq!(free_index(&[0, 1, 3]), 2);
+        let existing = [0, 1, 3].map(|index| map(json!({"NODE_APP_INSTANCE": index})));
+        let mut next = map(json!({}));
+        Numbering::of(existing.into_iter(), &next).number(&mut next);
+        assert_eq!(next["NODE_APP_INSTANCE"], 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{Daemon, Until, Waiter};
 use crate::core::ids::PmId;
 use crate::core::instance::{Event, State};
 use crate::core::spec::app::AppSpec;
-use crate::core::spec::instances;
+use crate::core::spec::instances::{self, Numbering};
 use crate::daemon::command::{Answer, Command, CommandError};
 use crate::daemon::table::Instance;
 use crate::daemon::world::World;
@@ -159,6 +159,10 @@ impl<W: World> Daemon<W> {
         // Refused before anything of it exists.
         let spec = AppSpec::from_map(&conf, defaults)?;
         let (count, numbered) = instances::count(&conf, self.cpus);
+        if count > instances::MOST {
+            return Err(CommandError::TooMany { asked: count });
+        }
+        let mut numbering = self.numbering(&spec.name, &conf);
         let restored = !numbered && conf.get("status").and_then(Value::as_str) == Some("stopped");
         let unique: Arc<str> = uuid::Uuid::new_v4().to_string().into();
         let mut ids = Vec::with_capacity(count);
@@ -166,7 +170,7 @@ impl<W: World> Daemon<W> {
             let mut own = conf.clone();
             if numbered {
                 own.insert("instances".to_owned(), Value::from(count));
-                self.number(&mut own, &spec.name);
+                numbering.number(&mut own);
             }
             let id = self.insert(own, &unique, version)?;
             if conf.get("created_at").is_some_and(Value::is_u64)
@@ -186,25 +190,13 @@ impl<W: World> Daemon<W> {
         Ok(ids)
     }
 
-    /// An index and an increment of its own among the instances of its app.
-    fn number(&mut self, conf: &mut Map<String, Value>, name: &str) {
-        let maps: Vec<Map<String, Value>> = self
+    /// What numbers the next instances of an app.
+    fn numbering(&self, name: &str, conf: &Map<String, Value>) -> Numbering {
+        let existing = self
             .table
             .of_app(name)
-            .map(|instance| instance.conf.to_map())
-            .collect();
-        let taken: Vec<u64> = maps.iter().filter_map(instances::index).collect();
-        instances::set_index(conf, instances::free_index(&taken));
-        let variable = conf
-            .get("increment_var")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
-        let last = variable.and_then(|variable| {
-            maps.iter()
-                .filter_map(|map| map.get(&variable)?.as_i64())
-                .max()
-        });
-        instances::set_increment(conf, last);
+            .map(|instance| instance.conf.to_map());
+        Numbering::of(existing, conf)
     }
 
     fn insert(
@@ -230,7 +222,7 @@ impl<W: World> Daemon<W> {
         let original = self.known(id)?;
         let (mut conf, version) = (original.conf.to_map(), Arc::clone(&original.version));
         let name = Arc::clone(&original.spec.name);
-        self.number(&mut conf, &name);
+        self.numbering(&name, &conf).number(&mut conf);
         let unique = uuid::Uuid::new_v4().to_string().into();
         let copy = self.insert(conf, &unique, &version)?;
         let deps_met = self.dependencies_met(copy)?;

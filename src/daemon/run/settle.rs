@@ -80,7 +80,12 @@ impl<W: World> Daemon<W> {
             // Deleted meanwhile, by another command.
             (None, _) | (_, None) => true,
             (Some(instance), Some(Until::Up)) => instance.machine.start_settled(),
-            (Some(instance), Some(Until::Down | Until::Deleted)) => instance.machine.stop_settled(),
+            (Some(instance), Some(Until::Deleted)) => instance.machine.stop_settled(),
+            // A start that came after the stop has won: whoever asked for the stop is told how it is then.
+            (Some(instance), Some(Until::Down)) => {
+                let ending = matches!(instance.machine.state, State::Stopping(_));
+                instance.machine.stop_settled() || (instance.machine.wanted && !ending)
+            }
         }
     }
 
