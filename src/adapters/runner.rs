@@ -159,6 +159,9 @@ pub async fn run(plan: RunPlan, ctx: Running) {
     ctx.runs.insert(id, generation, Arc::clone(&handle));
     // An error means that the loop has gone: nobody is left to tell.
     let _ = tell(RunEventKind::Spawned { pid: handle.pid }).await;
+    if let Some(cgroups) = ctx.cgroups.clone() {
+        tokio::task::spawn_blocking(move || cgroups.restock());
+    }
     let mut cause = follow(&ctx, &handle, id, generation, pidfd, channel, outbox).await;
     ctx.roots.forget(handle.pid);
     if cause == ExitCause::Signal(Signal::KILL)
@@ -326,15 +329,16 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
         "FORNAX_INSTANCE={}:{}:{}",
         ctx.daemon, plan.id, plan.generation
     );
-    let cgroup = ctx
-        .cgroups
-        .as_ref()
-        .and_then(|root| root.make(&format!("{}-{}", plan.id, plan.generation)).ok());
+    let program = spawn::c_path("the program's path", &find_program(&plan)?)?;
+    let (args, env) = (c_args(&plan)?, c_env(&plan, &marker)?);
+    let cwd = spawn::c_string("the working directory", plan.cwd.as_str())?;
+    // Taken last: what fails above leaves none behind.
+    let cgroup = ctx.cgroups.as_ref().and_then(|root| root.take().ok());
     let spawn_plan = SpawnPlan {
-        program: spawn::c_path("the program's path", &find_program(&plan)?)?,
-        args: c_args(&plan)?,
-        env: c_env(&plan, &marker)?,
-        cwd: spawn::c_string("the working directory", plan.cwd.as_str())?,
+        program,
+        args,
+        env,
+        cwd,
         stdio: [stdin_read, out_write, err_write],
         channel: Some(theirs),
         user: plan.user.clone(),

@@ -170,7 +170,7 @@ impl Tree {
     /// Whether anything of the run lives after its root has been reaped. Cheap: it looks at orphans only.
     pub fn has_leftovers(&self) -> bool {
         if let Some(cgroup) = &self.cgroup {
-            return !cgroup.members().is_empty();
+            return cgroup.is_populated();
         }
         match self.roots.strays() {
             Some(strays) => strays.into_iter().filter_map(procfs::stat).any(|process| {

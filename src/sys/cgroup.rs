@@ -4,11 +4,20 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Cgroups made ahead.
+const SPARES: usize = 2;
 
 /// The folder under which runs get their cgroups. Removed, with what is empty in it, on drop.
 #[derive(Debug)]
 pub struct CgroupRoot {
     path: PathBuf,
+    /// Made ahead, so that a crash does not wait for the kernel to make one. A lock, not a message: taken by the threads that
+    /// launch runs, for a push or a pop.
+    spares: Mutex<Vec<Cgroup>>,
+    made: AtomicU64,
 }
 
 impl CgroupRoot {
@@ -19,19 +28,46 @@ impl CgroupRoot {
         sweep(&base);
         let path = base.join(format!("fornax-{pid}"));
         fs::create_dir(&path)?;
-        let root = Self { path };
+        let root = Self::at(path);
         // Making a folder may be allowed where entering a process is not: try with an inner one, as a run would.
-        let trial = root.make("trial")?;
+        let trial = root.make()?;
         fs::metadata(trial.path.join("cgroup.kill"))?;
-        trial.remove();
+        root.spares().push(trial);
         Ok(root)
     }
 
-    /// Makes the cgroup of one run.
-    pub fn make(&self, name: &str) -> io::Result<Cgroup> {
-        let path = self.path.join(name);
+    fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            spares: Mutex::default(),
+            made: AtomicU64::new(0),
+        }
+    }
+
+    /// A cgroup for one run: a spare one, or a new one.
+    pub fn take(&self) -> io::Result<Cgroup> {
+        let spare = self.spares().pop();
+        spare.map_or_else(|| self.make(), Ok)
+    }
+
+    /// Makes spare ones for the next runs. What can't be made is made when it is needed, or told then.
+    pub fn restock(&self) {
+        while self.spares().len() < SPARES {
+            let Ok(spare) = self.make() else { return };
+            self.spares().push(spare);
+        }
+    }
+
+    fn make(&self) -> io::Result<Cgroup> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.join(format!("run-{number}"));
         fs::create_dir(&path)?;
         Ok(Cgroup { path })
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<Cgroup>> {
+        // A list of names is whole after any panic.
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,6 +98,14 @@ impl Cgroup {
             .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
             .open(&self.path)?;
         Ok(file.into())
+    }
+
+    /// Whether anything lives in it or below it, by the kernel's own word. `true` too when that can't be read.
+    pub fn is_populated(&self) -> bool {
+        match fs::read_to_string(self.path.join("cgroup.events")) {
+            Ok(events) => !events.lines().any(|line| line == "populated 0"),
+            Err(_) => self.path.exists(),
+        }
     }
 
     /// The pids in it and in cgroups made below it.
@@ -121,7 +165,7 @@ fn sweep(base: &Path) {
             .to_str()
             .and_then(|name| name.strip_prefix("fornax-")?.parse::<u32>().ok());
         if pid.is_some_and(|pid| super::procfs::stat(pid).is_none()) {
-            drop(CgroupRoot { path: entry.path() });
+            drop(CgroupRoot::at(entry.path()));
         }
     }
 }

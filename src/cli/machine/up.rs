@@ -58,9 +58,7 @@ pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Re
     match ecosystem::write(&workspace, &value, args.force)? {
         Written::Written => session.output.done(&format!("Wrote {}", file.display())),
         Written::Unchanged => session.output.done(&format!("Using {}", file.display())),
-        Written::Kept { reason } => session
-            .output
-            .warn(&format!("Kept {}: {reason}", file.display())),
+        Written::Kept { reason } => session.output.warn(&reason),
     }
     serve_http(session, args.http.as_deref())?;
     let names = start_apps(session, &file)?;
