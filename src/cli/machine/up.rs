@@ -58,7 +58,7 @@ pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Re
     match ecosystem::write(&workspace, &value, args.force)? {
         Written::Written => session.output.done(&format!("Wrote {}", file.display())),
         Written::Unchanged => session.output.done(&format!("Using {}", file.display())),
-        Written::Kept { reason } => session.output.warn(&reason),
+        Written::Kept { reason } => session.output.warn(&format!("Kept as it is: {reason}")),
     }
     serve_http(session, args.http.as_deref())?;
     let names = start_apps(session, &file)?;
