@@ -163,6 +163,8 @@ pub async fn run(plan: RunPlan, ctx: Running) {
         tokio::task::spawn_blocking(move || cgroups.restock());
     }
     let mut cause = follow(&ctx, &handle, id, generation, pidfd, channel, outbox).await;
+    // Asked first and awaited last: the log thread works while we look at what the run has left.
+    let finished = ctx.plane.finish(id, generation);
     ctx.roots.forget(handle.pid);
     if cause == ExitCause::Signal(Signal::KILL)
         && !handle.killed.load(Ordering::Relaxed)
@@ -173,14 +175,9 @@ pub async fn run(plan: RunPlan, ctx: Running) {
     if let Some(path) = &pid_path {
         remove_pid_file(path, handle.pid);
     }
-    // An error means that the plane is shutting down, and the daemon with it.
-    let stderr_tail = ctx
-        .plane
-        .finish(id, generation)
-        .await
-        .unwrap_or_default()
-        .stderr_tail;
     let leftovers = handle.tree.has_leftovers();
+    // An error means that the plane is shutting down, and the daemon with it.
+    let stderr_tail = finished.await.unwrap_or_default().stderr_tail;
     let _ = tell(RunEventKind::Exited {
         cause,
         leftovers,

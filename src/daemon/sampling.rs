@@ -37,8 +37,13 @@ pub async fn run(
             () = handle.shutdown.cancelled() => return,
             () = handle.sample.notified() => {
                 asked = true;
-                // Figures of a moment ago serve whoever asks again, unless somebody waits for a run's first ones.
-                if last.elapsed() < SHORTEST && !handle.has_unmeasured() {
+                // Somebody waits for a run's first figures: those alone, at once.
+                if handle.has_unmeasured() {
+                    sampler = first_figures(&handle, &roots, &usages, sampler).await;
+                    continue;
+                }
+                // Figures of a moment ago serve whoever asks again.
+                if last.elapsed() < SHORTEST {
                     continue;
                 }
             }
@@ -73,6 +78,35 @@ pub async fn run(
             Err(_) => Default::default(),
         };
     }
+}
+
+/// Measures the runs that have no figures yet, beside those that have.
+async fn first_figures(
+    handle: &Handle,
+    roots: &Arc<Roots>,
+    usages: &watch::Sender<Arc<Usages>>,
+    mut samplers: (Sampler, HostSampler),
+) -> (Sampler, HostSampler) {
+    let known = Arc::clone(&usages.borrow());
+    let mut runs = handle.runs.all();
+    runs.retain(|(id, generation, _)| {
+        known
+            .get(id)
+            .is_none_or(|(measured, _)| measured != generation)
+    });
+    let roots = Arc::clone(roots);
+    let work = tokio::task::spawn_blocking(move || {
+        let figures = samplers.0.first(&roots, &runs);
+        (samplers, figures)
+    });
+    // A panic in the sampler would lose its memory, not the daemon.
+    let Ok((samplers, figures)) = work.await else {
+        return Default::default();
+    };
+    let mut all = Usages::clone(&known);
+    all.extend(figures);
+    usages.send_replace(Arc::new(all));
+    samplers
 }
 
 /// Looks at installations of apps that are down, so that port 9090 can tell `not_installed` from `stopped`.
