@@ -146,7 +146,9 @@ impl Handle {
     /// The run of an instance, if it runs.
     pub fn run(&self, id: PmId) -> Option<Arc<RunHandle>> {
         let snapshot = self.snapshot();
-        self.runs.get(id, snapshot.get(id)?.generation)
+        // A run whose process has ended is kept for what it may have left behind, not for talking to.
+        let view = snapshot.get(id).filter(|view| view.pid.is_some())?;
+        self.runs.get(id, view.generation)
     }
 
     /// Runs a helper program to its end; see [`Roots::run_helper`]. Blocking.
