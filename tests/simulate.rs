@@ -1375,10 +1375,13 @@ impl Process {
             "POST /prompt HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        std::net::TcpStream::connect(address)
-            .unwrap()
-            .write_all((head + &body).as_bytes())
-            .unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all((head + &body).as_bytes()).unwrap();
+        // A client that goes before it has its answer takes its request with it.
+        let mut answer = [0_u8; 12];
+        std::io::Read::read_exact(&mut stream, &mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
     }
 
     fn signal(&self, signal: Signal) {
