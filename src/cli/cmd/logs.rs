@@ -98,25 +98,8 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     follow(bus, &wanted, &mut stream)
 }
 
-/// Everything, from now on: what `start --attach` shows.
-pub fn follow_all(session: &mut Session) -> anyhow::Result<()> {
-    session.daemon(false)?;
-    let bus = BusClient::connect(&session.home.pub_socket())?;
-    let wanted = Wanted {
-        word: None,
-        pattern: None,
-        out: false,
-        err: false,
-    };
-    follow(
-        bus,
-        &wanted,
-        &mut Stream::new(Mode::Prefixed, session.output.colour, localtime::text),
-    )
-}
-
-/// The same, as the apps wrote it.
-pub fn follow_raw(session: &mut Session) -> anyhow::Result<()> {
+/// Everything, from now on: what `start --attach` shows, and programs that stay in the foreground.
+pub fn follow_all(session: &mut Session, mode: Mode) -> anyhow::Result<()> {
     session.daemon(true)?;
     let bus = BusClient::connect(&session.home.pub_socket())?;
     let wanted = Wanted {
@@ -125,11 +108,8 @@ pub fn follow_raw(session: &mut Session) -> anyhow::Result<()> {
         out: false,
         err: false,
     };
-    follow(
-        bus,
-        &wanted,
-        &mut Stream::new(Mode::Raw, false, localtime::text),
-    )
+    let mut stream = Stream::new(mode, session.output.colour, localtime::text);
+    follow(bus, &wanted, &mut stream)
 }
 
 /// The last lines of each file, the file that was written last coming last.

@@ -4,6 +4,7 @@ use super::act::{self, Action};
 use super::{list, logs};
 use crate::cli::options;
 use crate::cli::render::ProcRow;
+use crate::cli::render::logs::Mode;
 use crate::cli::session::{Session, Told};
 use crate::cli::start_context;
 use crate::config::{self, Ecosystem, SystemHost};
@@ -43,7 +44,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyh
     }
     list::after_action(session, matches)?;
     if options::flag(matches, "attach") {
-        logs::follow_all(session)?;
+        logs::follow_all(session, Mode::Prefixed)?;
     }
     Ok(())
 }

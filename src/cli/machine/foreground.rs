@@ -1,6 +1,7 @@
 //! Staying in the foreground: logs to the terminal, signals to the machine, for containers.
 
 use crate::cli::cmd::{daemon, logs};
+use crate::cli::render::logs::Mode;
 use crate::cli::session::Session;
 use anyhow::Context;
 use std::process::ExitCode;
@@ -69,7 +70,7 @@ pub fn stay(session: &mut Session, signals: &Signals) -> anyhow::Result<ExitCode
         .name("fornax-follow".to_owned())
         .spawn(move || {
             // It ends with the daemon or with this process.
-            let _ = logs::follow_all(&mut follower);
+            let _ = logs::follow_all(&mut follower, Mode::Prefixed);
         })?;
     while !signals.wait(Duration::from_millis(500)) {
         if session.home.pid_file().exists() {

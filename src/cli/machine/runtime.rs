@@ -3,7 +3,9 @@
 use super::foreground::Signals;
 use crate::cli::cmd::{daemon, logs, start, table};
 use crate::cli::program;
+use crate::cli::render::logs::Mode;
 use crate::cli::session::{Session, Told, print};
+use crate::core::spec::home::Home;
 use anyhow::bail;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,6 +16,13 @@ const FIRST_LOOK: Duration = Duration::from_secs(6);
 const LOOK: Duration = Duration::from_secs(2);
 /// So many looks in a row at nothing running, and it ends.
 const LOOKS: u32 = 3;
+
+/// `~/.pm2-dev`, so that the end of a development session is not the end of anything else (pm2 7.0.4, spec 2.6).
+fn dev_home() -> Home {
+    let home = std::env::var("HOME").unwrap_or_else(|_| "/tmp".to_owned());
+    let own = format!("{home}/.pm2-dev");
+    Home::from_env(&|name| (name == "PM2_HOME").then(|| own.clone()))
+}
 
 /// Runs in the foreground until a signal comes (exit 0) or nothing runs any more (exit 2).
 pub fn run(name: &'static str, words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
@@ -47,13 +56,23 @@ pub fn run(name: &'static str, words: &[String], rest: &[String]) -> anyhow::Res
     let signals = Signals::watch()?;
     let mut session = program::session(matches);
     session.output.silent = true;
+    if name == "pm2-dev" {
+        session.home = dev_home();
+    }
+    // It ends the daemon with itself, so the daemon must be its own: another's apps may have taken minutes to load.
+    if session.running_daemon()?.is_some() {
+        bail!(
+            "a daemon runs already in {}; give {name} another PM2_HOME, or use `pm2 start`",
+            session.home.root().display()
+        );
+    }
     session.daemon(true)?;
     let mut follower = Session::new(session.home.clone(), session.output);
     std::thread::Builder::new()
         .name("fornax-follow".to_owned())
         .spawn(move || {
             // It ends with the daemon or with this process.
-            let _ = logs::follow_raw(&mut follower);
+            let _ = logs::follow_all(&mut follower, Mode::Raw);
         })?;
     if let Err(error) = start::run(&mut session, matches, rest) {
         daemon::kill(&mut session)?;

@@ -60,6 +60,7 @@ pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Re
         Written::Unchanged => session.output.done(&format!("Using {}", file.display())),
         Written::Kept { reason } => session.output.warn(&format!("Kept as it is: {reason}")),
     }
+    let fresh = session.running_daemon()?.is_none();
     serve_http(session, args.http.as_deref())?;
     let names = start_apps(session, &file)?;
     let stop = || signals.as_ref().is_some_and(foreground::Signals::came);
@@ -73,7 +74,8 @@ pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Re
         }
         Ended::Failed(service) => {
             progress::tell_failure(session, &service);
-            if args.foreground {
+            // Only a daemon of our own: another's apps may have taken minutes to load.
+            if args.foreground && fresh {
                 crate::cli::cmd::daemon::kill(session)?;
             }
             bail!(Told)
@@ -138,7 +140,8 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
             }
         }
     }
-    let running: Vec<String> = session.rows()?.into_iter().map(|row| row.name).collect();
+    let rows = session.rows()?;
+    let running: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
     let problems = config::dependency_problems(&ecosystem, &running);
     if !problems.is_empty() {
         for problem in problems {
@@ -147,7 +150,6 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
         bail!(Told);
     }
     let names: Vec<String> = confs.iter().map(|conf| conf.name().to_owned()).collect();
-    let rows = session.rows()?;
     let (known, new): (Vec<AppConf>, Vec<AppConf>) = confs
         .into_iter()
         .partition(|conf| rows.iter().any(|row| row.name == conf.name()));
