@@ -12,5 +12,6 @@ pub mod core;
 pub mod daemon;
 pub mod gpu;
 pub mod http;
+pub mod keeper;
 pub mod pm2;
 pub mod sys;

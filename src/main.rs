@@ -1,8 +1,9 @@
 //! Picks the program by the name it is called under, and turns its outcome into an exit code.
 
+use fornax::core::keeping;
 use fornax::core::spec::home::Home;
 use fornax::daemon::boot::{self, BootOptions, Servers};
-use fornax::{cli, http, pm2};
+use fornax::{cli, http, keeper, pm2};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -13,10 +14,61 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os()
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
-    if args.get(1).is_some_and(|word| word == "daemon") && args.len() == 2 {
-        return daemon();
+    let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    match words[..] {
+        ["daemon"] if is_kept() => return daemon(),
+        ["daemon"] => return keeper(),
+        ["daemon", "check"] => return check(),
+        _ => {}
     }
     cli::program::run(&args)
+}
+
+/// This process is to be the daemon itself: a keeper has started it, or there is to be none.
+fn is_kept() -> bool {
+    std::env::var_os(keeping::SOCKET_VARIABLE).is_some()
+        || std::env::var_os("FORNAX_NO_KEEPER").is_some_and(|value| value == "1")
+}
+
+/// The keeper, and under it the daemon.
+fn keeper() -> ExitCode {
+    // It fails for a session leader, which is as good.
+    let _ = nix::unistd::setsid();
+    let home = Home::from_env(&|name| std::env::var(name).ok());
+    let title = format!("PM2 v7.0.4: God Daemon ({})", home.root().display());
+    match keeper::run(&title) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            if std::env::var_os("FORNAX_READY_FD").is_some() {
+                // The starter may have gone.
+                let _ = nix::unistd::write(std::io::stdin(), format!("{error}\n").as_bytes());
+            }
+            let _ = writeln!(std::io::stderr(), "fornax: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether this program could go on from the table on standard input, asked by a daemon that is to be replaced.
+fn check() -> ExitCode {
+    let table = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
+    let checked = table
+        .map_err(|error| error.to_string())
+        .and_then(boot::check);
+    match checked {
+        Ok(said) => {
+            println!(
+                "{said}, {} {}",
+                env!("CARGO_PKG_NAME"),
+                env!("CARGO_PKG_VERSION")
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The daemon, in this process. Whoever started it waits for one word on our standard input, which is a pipe of theirs then.
@@ -26,6 +78,8 @@ fn daemon() -> ExitCode {
         // It fails for a session leader, which is as good.
         let _ = nix::unistd::setsid();
     }
+    // What it was executed by may be a path of /proc.
+    let _ = nix::sys::prctl::set_name(c"fornax");
     let say = move |word: &str| {
         if promised {
             // The starter may have gone.

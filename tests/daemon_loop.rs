@@ -5,6 +5,7 @@
 use fornax::adapters::event::{RunEvent, RunEventKind};
 use fornax::adapters::probes::ProbePlan;
 use fornax::adapters::runner::RunPlan;
+use fornax::adapters::tree::RunFacts;
 use fornax::core::exit::ExitCause;
 use fornax::core::ids::{Generation, PmId};
 use fornax::core::probe::Verdict;
@@ -152,8 +153,15 @@ impl World for Fake {
                 return fake.tell(id, generation, kind).await;
             }
             let pid = 4_000_000 + id.0;
-            fake.tell(id, generation, RunEventKind::Spawned { pid })
-                .await;
+            fake.tell(
+                id,
+                generation,
+                RunEventKind::Spawned {
+                    pid,
+                    facts: RunFacts::default(),
+                },
+            )
+            .await;
             if let Some((after, code)) = life.ends {
                 tokio::time::sleep(after).await;
                 fake.end(id, generation, ExitCause::Code(code));
@@ -598,7 +606,10 @@ async fn events_of_past_generations_change_nothing() {
     let before = rig.view(0);
     assert_ne!(before.generation, first);
     for kind in [
-        RunEventKind::Spawned { pid: 1 },
+        RunEventKind::Spawned {
+            pid: 1,
+            facts: RunFacts::default(),
+        },
         RunEventKind::Exited {
             cause: ExitCause::Code(9),
             leftovers: false,

@@ -7,6 +7,7 @@ use fornax::adapters::logs::{LogOptions, LogPlane, RunLogs};
 use fornax::adapters::probes::ProbePlan;
 use fornax::adapters::runner::RunPlan;
 use fornax::adapters::sampler::Usage;
+use fornax::adapters::tree::RunFacts;
 use fornax::core::exit::ExitCause;
 use fornax::core::ids::{Generation, PmId};
 use fornax::core::probe::Verdict;
@@ -93,7 +94,14 @@ impl World for FakeWorld {
         };
         self.runs.lock().unwrap().insert(plan.id, run);
         let pid = 4_000_000 + plan.id.0;
-        self.tell(plan.id, plan.generation, RunEventKind::Spawned { pid });
+        self.tell(
+            plan.id,
+            plan.generation,
+            RunEventKind::Spawned {
+                pid,
+                facts: RunFacts::default(),
+            },
+        );
     }
 
     fn signal(&mut self, id: PmId, generation: Generation, signal: Signal) {
@@ -206,6 +214,7 @@ impl Rig {
             settings,
             http: http_seen,
             http_requests,
+            succession: Arc::default(),
             info: Arc::new(DaemonInfo {
                 pid: std::process::id(),
                 started_at_ms: setup.life,

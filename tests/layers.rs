@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("sys", &["core"]),
+    ("keeper", &["core", "sys"]),
     ("adapters", &["core", "sys"]),
     ("gpu", &["core", "sys"]),
     ("config", &["core", "sys"]),

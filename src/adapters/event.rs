@@ -1,5 +1,6 @@
 //! What the adapters tell the daemon's loop.
 
+use super::tree::RunFacts;
 use crate::core::exit::ExitCause;
 use crate::core::ids::{Generation, PmId};
 use crate::core::probe::Verdict;
@@ -23,6 +24,8 @@ pub enum RunEventKind {
     Spawned {
         /// Its root process.
         pid: u32,
+        /// What makes it known again.
+        facts: RunFacts,
     },
     /// It could not be.
     SpawnFailed {

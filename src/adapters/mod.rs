@@ -1,10 +1,13 @@
 //! The real world behind the daemon: processes, logs, probes, files.
 
+pub mod adopt;
 pub mod channel;
 pub mod event;
 pub mod host;
+pub mod keeper;
 pub mod logs;
 pub mod probes;
+pub mod records;
 pub mod runner;
 pub mod sampler;
 pub mod tree;

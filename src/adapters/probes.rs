@@ -30,13 +30,20 @@ pub struct ProbePlan {
     pub cwd: String,
     /// With which environment.
     pub env: BTreeMap<String, String>,
+    /// What another daemon had found, and told, before.
+    pub before: Option<(Verdict, String)>,
 }
 
 /// Asks until the task is aborted; tells every change of the verdict or of the reason for a bad one.
 pub async fn watch(plan: ProbePlan, events: mpsc::Sender<RunEvent>, roots: Arc<Roots>) {
-    let mut machine = ProbeMachine::new(&plan.probe);
-    tokio::time::sleep(machine.initial_delay().duration()).await;
-    let mut told: Option<(Verdict, String)> = None;
+    let mut machine = match &plan.before {
+        Some((verdict, _)) => ProbeMachine::resumed(&plan.probe, *verdict),
+        None => ProbeMachine::new(&plan.probe),
+    };
+    if plan.before.is_none() {
+        tokio::time::sleep(machine.initial_delay().duration()).await;
+    }
+    let mut told = plan.before.clone();
     loop {
         let answer = tokio::time::timeout(
             machine.timeout().duration(),

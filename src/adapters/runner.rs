@@ -2,10 +2,12 @@
 
 use super::channel::Channel;
 use super::event::{RunEvent, RunEventKind};
+use super::keeper::Keeper;
 use super::logs::{LogConfig, LogPlane, RunLogs};
-use super::tree::{Roots, Tree};
+use super::tree::{Roots, RunFacts, Tree};
 use crate::core::exit::ExitCause;
 use crate::core::ids::{Generation, PmId};
+use crate::core::keeping::{Held, Key, Standing};
 use crate::core::signal::Signal;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned, UserIds};
@@ -14,7 +16,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +25,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 /// Messages waiting for an app that does not read its channel; a full queue refuses further ones.
-const CHANNEL_QUEUE: usize = 64;
+pub(super) const CHANNEL_QUEUE: usize = 64;
+/// The variable that marks the processes of a run.
+pub const MARKER: &str = "FORNAX_INSTANCE";
 /// How often a tree that outlives its root is looked at.
 const LEFTOVER_PERIOD: Duration = Duration::from_millis(20);
 
@@ -67,8 +71,17 @@ pub struct Running {
     pub cgroups: Option<Arc<CgroupRoot>>,
     /// All runs in progress.
     pub runs: Arc<Runs>,
-    /// Tells our runs from another daemon's in the marker.
+    /// Tells our runs from another daemon's in the marker; a successor of ours keeps it.
     pub daemon: Arc<str>,
+    /// Who holds what must outlive us.
+    pub keeper: Keeper,
+}
+
+impl Running {
+    /// What stands in the environment of every process of a run, `NAME=value`.
+    pub fn marker(&self, id: PmId, generation: Generation) -> String {
+        format!("{MARKER}={}:{id}:{generation}", self.daemon)
+    }
 }
 
 /// A run in progress, for whoever signals it or talks to it. Its descriptors live here and, for its output, in the log plane.
@@ -85,6 +98,24 @@ pub struct RunHandle {
 }
 
 impl RunHandle {
+    /// Of a run that lives already.
+    pub(super) fn adopted(
+        pid: u32,
+        tree: Tree,
+        stdin: Option<OwnedFd>,
+        outbox: mpsc::Sender<Value>,
+        facts: &RunFacts,
+    ) -> Self {
+        Self {
+            pid,
+            tree,
+            stdin: Mutex::new(stdin.map(File::from)),
+            outbox,
+            killed: AtomicBool::new(false),
+            oom_kills: facts.oom_kills,
+        }
+    }
+
     /// Signals the whole tree, children first. Blocking for as long as /proc takes. The pids signalled.
     pub fn signal(&self, signal: Signal) -> Vec<u32> {
         if signal == Signal::KILL {
@@ -99,7 +130,7 @@ impl RunHandle {
             self.killed.store(true, Ordering::Relaxed);
         }
         let pidfd = pidfd::open(self.pid)?;
-        pidfd::signal(std::os::fd::AsFd::as_fd(&pidfd), signal)
+        pidfd::signal(pidfd.as_fd(), signal)
     }
 
     /// Puts a message on the app's channel. `false`: it does not read them, or has gone.
@@ -131,7 +162,7 @@ pub async fn run(plan: RunPlan, ctx: Running) {
             kind,
         })
     };
-    let pid_path = plan.pid_path.clone();
+    let (told, pid_path) = (Told::Nothing, plan.pid_path.clone());
     let launch = {
         let ctx = ctx.clone();
         tokio::task::spawn_blocking(move || launch(plan, &ctx))
@@ -150,6 +181,36 @@ pub async fn run(plan: RunPlan, ctx: Running) {
         // The pool is shutting down, and the daemon with it.
         Err(_) => return,
     };
+    serve(id, generation, launched, told, pid_path, ctx).await;
+}
+
+/// What the loop knows of a run already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing.
+    Nothing,
+    /// That it has begun.
+    Begun,
+    /// That its root process has ended.
+    Ended,
+}
+
+/// A launched run, to the end of its last process.
+pub(super) async fn serve(
+    id: PmId,
+    generation: Generation,
+    launched: Launched,
+    told: Told,
+    pid_path: Option<PathBuf>,
+    ctx: Running,
+) {
+    let tell = |kind| {
+        ctx.events.send(RunEvent {
+            id,
+            generation,
+            kind,
+        })
+    };
     let Launched {
         handle,
         pidfd,
@@ -157,33 +218,46 @@ pub async fn run(plan: RunPlan, ctx: Running) {
         outbox,
     } = launched;
     ctx.runs.insert(id, generation, Arc::clone(&handle));
-    // An error means that the loop has gone: nobody is left to tell.
-    let _ = tell(RunEventKind::Spawned { pid: handle.pid }).await;
-    if let Some(cgroups) = ctx.cgroups.clone() {
-        tokio::task::spawn_blocking(move || cgroups.restock());
+    if told == Told::Nothing {
+        // An error means that the loop has gone: nobody is left to tell.
+        let _ = tell(RunEventKind::Spawned {
+            pid: handle.pid,
+            facts: handle.tree.facts(handle.oom_kills),
+        })
+        .await;
+        if let Some(cgroups) = ctx.cgroups.clone() {
+            tokio::task::spawn_blocking(move || cgroups.restock());
+        }
     }
-    let mut cause = follow(&ctx, &handle, id, generation, pidfd, channel, outbox).await;
-    // Asked first and awaited last: the log thread works while we look at what the run has left.
-    let finished = ctx.plane.finish(id, generation);
-    ctx.roots.forget(handle.pid);
-    if cause == ExitCause::Signal(Signal::KILL)
-        && !handle.killed.load(Ordering::Relaxed)
-        && procfs::oom_kills() > handle.oom_kills
-    {
-        cause = ExitCause::OomKilled;
-    }
-    if let Some(path) = &pid_path {
-        remove_pid_file(path, handle.pid);
-    }
-    let leftovers = handle.tree.has_leftovers();
-    // An error means that the plane is shutting down, and the daemon with it.
-    let stderr_tail = finished.await.unwrap_or_default().stderr_tail;
-    let _ = tell(RunEventKind::Exited {
-        cause,
-        leftovers,
-        stderr_tail,
-    })
-    .await;
+    let leftovers = if told == Told::Ended {
+        true
+    } else {
+        let mut cause = match pidfd {
+            Some(pidfd) => follow(&ctx, &handle, id, generation, pidfd, channel, outbox).await,
+            None => ExitCause::Unknown,
+        };
+        // Asked first and awaited last: the log thread works while we look at what the run has left.
+        let finished = ctx.plane.finish(id, generation);
+        if cause == ExitCause::Signal(Signal::KILL)
+            && !handle.killed.load(Ordering::Relaxed)
+            && procfs::oom_kills() > handle.oom_kills
+        {
+            cause = ExitCause::OomKilled;
+        }
+        if let Some(path) = &pid_path {
+            remove_pid_file(path, handle.pid);
+        }
+        let leftovers = handle.tree.has_leftovers();
+        // An error means that the plane is shutting down, and the daemon with it.
+        let stderr_tail = finished.await.unwrap_or_default().stderr_tail;
+        let _ = tell(RunEventKind::Exited {
+            cause,
+            leftovers,
+            stderr_tail,
+        })
+        .await;
+        leftovers
+    };
     if leftovers {
         loop {
             tokio::time::sleep(LEFTOVER_PERIOD).await;
@@ -200,6 +274,7 @@ pub async fn run(plan: RunPlan, ctx: Running) {
     tokio::task::yield_now().await;
     handle.tree.remove_cgroup();
     ctx.runs.remove(id, generation);
+    ctx.keeper.release_run(id, generation);
 }
 
 /// The runs in progress, by instance: the one place where a run's descriptors are found.
@@ -264,13 +339,16 @@ async fn follow(
     loop {
         tokio::select! {
             ready = pidfd.readable() => {
-                let reaped = pidfd::try_wait(pidfd.get_ref());
-                match (ready, reaped) {
-                    (_, Ok(Some(cause))) => return cause,
-                    (Ok(mut guard), Ok(None)) => guard.clear_ready(),
-                    (Err(error), _) | (_, Err(error)) => {
+                match ctx.keeper.standing(handle.pid).await {
+                    Standing::Ended(cause) => return cause,
+                    Standing::Unknown => return ExitCause::Unknown,
+                    Standing::Alive => {}
+                }
+                match ready {
+                    Ok(mut guard) => guard.clear_ready(),
+                    Err(error) => {
                         tracing::error!(pid = handle.pid, %error, "cannot wait for a child");
-                        return ExitCause::Code(255);
+                        return ExitCause::Unknown;
                     }
                 }
             }
@@ -293,11 +371,13 @@ async fn follow(
     }
 }
 
-struct Launched {
-    handle: Arc<RunHandle>,
-    pidfd: AsyncFd<OwnedFd>,
-    channel: Option<Channel>,
-    outbox: mpsc::Receiver<Value>,
+/// A run with all that serves it.
+pub(super) struct Launched {
+    pub handle: Arc<RunHandle>,
+    /// `None`: its root process was gone before it could be watched.
+    pub pidfd: Option<AsyncFd<OwnedFd>>,
+    pub channel: Option<Channel>,
+    pub outbox: mpsc::Receiver<Value>,
 }
 
 /// Why a run could not be launched.
@@ -322,10 +402,7 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
     let (out_read, out_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
     let (err_read, err_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
     let (ours, theirs) = fds::channel_pair().map_err(descriptor("socket pair"))?;
-    let marker = format!(
-        "FORNAX_INSTANCE={}:{}:{}",
-        ctx.daemon, plan.id, plan.generation
-    );
+    let marker = ctx.marker(plan.id, plan.generation);
     let program = spawn::c_path("the program's path", &find_program(&plan)?)?;
     let (args, env) = (c_args(&plan)?, c_env(&plan, &marker)?);
     let cwd = spawn::c_string("the working directory", plan.cwd.as_str())?;
@@ -340,7 +417,19 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
         channel: Some(theirs),
         user: plan.user.clone(),
         cgroup: cgroup.as_ref().and_then(|cgroup| cgroup.open().ok()),
+        sibling: ctx.keeper.pid().is_some(),
     };
+    let key = |held| Key::run(held, plan.id, plan.generation);
+    // Before the child is: whatever it writes from its first moment on is kept.
+    let held = ctx.keeper.hold(&[
+        (key(Held::Output), out_read.as_fd()),
+        (key(Held::Errors), err_read.as_fd()),
+        (key(Held::Input), stdin_write.as_fd()),
+        (key(Held::Channel), ours.as_fd()),
+    ]);
+    if let Err(error) = held {
+        tracing::error!(app = &*plan.name, %error, "the keeper does not hold a run's output; it would not outlive this daemon");
+    }
     let oom_kills = procfs::oom_kills();
     ctx.roots.spawning();
     let spawned = spawn::spawn(spawn_plan);
@@ -356,6 +445,7 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
             if let Some(cgroup) = &cgroup {
                 cgroup.remove();
             }
+            ctx.keeper.release_run(plan.id, plan.generation);
             return Err(error.into());
         }
     };
@@ -390,17 +480,21 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
         killed: AtomicBool::new(false),
         oom_kills,
     };
-    #[expect(
-        deprecated,
-        reason = "the safe constructor; an OwnedFd is never swapped under the poller here"
-    )]
-    let pidfd = AsyncFd::new(pidfd).map_err(descriptor("poll registration"))?;
+    let pidfd = watched(pidfd).map_err(descriptor("poll registration"))?;
     Ok(Launched {
         handle: Arc::new(handle),
-        pidfd,
+        pidfd: Some(pidfd),
         channel: Channel::new(ours).ok(),
         outbox: inbox,
     })
+}
+
+#[expect(
+    deprecated,
+    reason = "the safe constructor; an OwnedFd is never swapped under the poller here"
+)]
+pub(super) fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(pidfd)
 }
 
 /// Finds the program as execvp would in the app's own PATH, so that a PATH in its `env` counts (pm2 7.0.4, spec 4.3).
@@ -453,7 +547,7 @@ fn c_env(plan: &RunPlan, marker: &str) -> Result<Vec<std::ffi::CString>, SpawnEr
         .filter(|(name, _)| {
             !matches!(
                 name.as_str(),
-                "NODE_CHANNEL_FD" | "NODE_CHANNEL_SERIALIZATION_MODE" | "FORNAX_INSTANCE"
+                "NODE_CHANNEL_FD" | "NODE_CHANNEL_SERIALIZATION_MODE" | MARKER
             )
         });
     theirs.map(entry).chain(ours).collect()

@@ -3,13 +3,16 @@
 //! Where cgroup v2 is writable, membership is exact. Elsewhere a process belongs to a run if it descends from its root,
 //! shares the root's session, or was orphaned to us (we are a subreaper) with the run's marker in its environment.
 
+use super::keeper::Keeper;
 use crate::core::signal::Signal;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::{pidfd, procfs};
 use procfs::ProcStat;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +23,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Roots {
     state: Mutex<RootsState>,
+    keeper: Keeper,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +34,27 @@ struct RootsState {
 }
 
 impl Roots {
+    /// Of apps that are the keeper's children, if there is one, else ours.
+    pub fn new(keeper: Keeper) -> Self {
+        Self {
+            state: Mutex::default(),
+            keeper,
+        }
+    }
+
+    /// The children of the parent of all apps, but for the daemon itself.
+    pub fn children(&self) -> Option<Vec<u32>> {
+        let own = std::process::id();
+        let mut children = procfs::children(self.keeper.pid().unwrap_or(own))?;
+        children.retain(|pid| *pid != own);
+        Some(children)
+    }
+
+    /// A root that was there before us.
+    pub fn adopt(&self, pid: u32) {
+        self.state().pids.insert(pid);
+    }
+
     /// A spawn begins: until it is `registered`, no unknown child is reaped.
     pub fn spawning(&self) {
         self.state().spawning += 1;
@@ -43,15 +68,21 @@ impl Roots {
         state.pids.extend(pid);
     }
 
-    /// A root has been reaped.
-    pub fn forget(&self, pid: u32) {
+    /// Reaps a root whose end is written down.
+    pub fn reap(&self, pid: u32) {
+        self.keeper.reap(pid);
+        self.state().pids.remove(&pid);
+    }
+
+    /// A helper has been waited for.
+    fn forget(&self, pid: u32) {
         self.state().pids.remove(&pid);
     }
 
     /// Reaps orphans that were given to us and have ended. Never an app: its exit belongs to its runner.
     pub fn reap_strays(&self) {
         let before = self.state().spawned;
-        let Some(children) = procfs::own_children() else {
+        let Some(children) = self.children() else {
             return;
         };
         let state = self.state();
@@ -60,7 +91,9 @@ impl Roots {
             return;
         }
         for pid in children.into_iter().filter(|pid| !state.pids.contains(pid)) {
-            pidfd::reap(pid);
+            if procfs::stat(pid).is_some_and(|process| process.is_dead()) {
+                self.keeper.reap(pid);
+            }
         }
     }
 
@@ -83,7 +116,7 @@ impl Roots {
     }
 
     fn strays(&self) -> Option<Vec<u32>> {
-        let children = procfs::own_children()?;
+        let children = self.children()?;
         let state = self.state();
         Some(
             children
@@ -97,6 +130,20 @@ impl Roots {
         // A set of pids is whole after any panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What makes a run known again to a daemon that did not spawn it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// The start time of its root process, in clock ticks since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<u64>,
+    /// The folder of its cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
+    /// The kernel's count of out-of-memory kills when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
 }
 
 /// The processes of one run.
@@ -120,6 +167,26 @@ impl Tree {
             marker,
             cgroup,
             roots,
+        }
+    }
+
+    /// Of a run that another daemon has spawned.
+    pub fn adopted(root: u32, facts: &RunFacts, marker: String, roots: Arc<Roots>) -> Self {
+        Self {
+            root,
+            root_start: facts.start_time,
+            marker,
+            cgroup: facts.cgroup.clone().map(Cgroup::at),
+            roots,
+        }
+    }
+
+    /// What another daemon needs to know of it.
+    pub fn facts(&self, oom_kills: Option<u64>) -> RunFacts {
+        RunFacts {
+            start_time: self.root_start,
+            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+            oom_kills,
         }
     }
 

@@ -212,7 +212,7 @@ impl Session {
         let (mut ready, promise) = std::io::pipe().context("cannot make a pipe")?;
         let mut command = Command::new(&exe);
         command
-            .arg0(format!("PM2 v7.0.4: God Daemon ({})", root.display()))
+            .arg0(format!("fornax keeper ({})", root.display()))
             .arg("daemon")
             .env("FORNAX_READY_FD", "0")
             .env("PM2_HOME", root)

@@ -15,6 +15,8 @@ pub enum ExitCause {
     /// The kernel's out-of-memory killer ended it (seen in the cgroup's `memory.events`, or SIGKILL that nobody of ours sent
     /// while the kernel log tells so).
     OomKilled,
+    /// It has ended, and nobody could learn how: who would have been told was killed before.
+    Unknown,
     /// The program was never executed.
     CouldNotStart {
         /// What was tried and why it failed, with the remedy where there is one.
@@ -27,7 +29,7 @@ impl ExitCause {
     pub fn pm2_code(&self) -> i32 {
         match self {
             ExitCause::Code(code) => *code,
-            ExitCause::Signal(_) | ExitCause::OomKilled => 0,
+            ExitCause::Signal(_) | ExitCause::OomKilled | ExitCause::Unknown => 0,
             ExitCause::CouldNotStart { .. } => 127,
         }
     }
@@ -44,6 +46,7 @@ impl fmt::Display for ExitCause {
             ExitCause::Code(code) => write!(f, "exit code {code}"),
             ExitCause::Signal(signal) => write!(f, "killed by {signal}"),
             ExitCause::OomKilled => write!(f, "killed by the kernel's out-of-memory killer"),
+            ExitCause::Unknown => write!(f, "ended in an unknown way, while nobody watched it"),
             ExitCause::CouldNotStart { reason } => write!(f, "could not start: {reason}"),
         }
     }

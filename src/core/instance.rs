@@ -275,6 +275,28 @@ impl Machine {
         matches!(self.state, State::Idle(_) | State::Failed(_))
     }
 
+    /// The timers that run in this state: set again by whoever takes the machine over from another process. A stop's rung gets
+    /// its whole time anew, since its signal has been sent and when is not known.
+    pub fn timers(&self, policy: &Policy, now: Millis) -> Vec<(Timer, Millis)> {
+        match &self.state {
+            State::Starting(run) => {
+                vec![(Timer::Ready, Millis(run.since.0 + policy.listen_timeout.0))]
+            }
+            State::Backoff { until } => vec![(Timer::Backoff, *until)],
+            State::Stopping(stopping) if stopping.run.is_some() => {
+                let rung = stop::rung(&policy.ladder, stopping.step);
+                let wait = rung.map_or(Millis(0), |rung| rung.wait);
+                vec![(Timer::Rung(stopping.step), Millis(now.0 + wait.0))]
+            }
+            State::Idle(_)
+            | State::Waiting
+            | State::Spawning
+            | State::Online(_)
+            | State::Stopping(_)
+            | State::Failed(_) => Vec::new(),
+        }
+    }
+
     /// Takes one event. A late one, of a past run, changes nothing and gives `None`.
     pub fn step(&mut self, policy: &Policy, event: Event, now: Millis) -> Option<Vec<Effect>> {
         let mut out = Vec::new();

@@ -6,6 +6,7 @@ pub mod dateformat;
 pub mod exit;
 pub mod ids;
 pub mod instance;
+pub mod keeping;
 pub mod logline;
 pub mod probe;
 pub mod restart;

@@ -43,6 +43,15 @@ impl ProbeMachine {
         }
     }
 
+    /// For a run that was probed before, by somebody else, with this verdict.
+    pub fn resumed(probe: &Probe, verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            passed_once: verdict == Verdict::Healthy,
+            ..Self::new(probe)
+        }
+    }
+
     /// The verdict now.
     pub fn verdict(&self) -> Verdict {
         self.verdict

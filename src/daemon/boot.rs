@@ -1,23 +1,33 @@
-//! The daemon's birth and end: home, lock, sockets, threads; and, at the end, the dump and every app stopped.
+//! The daemon's birth: what another one has left, home, lock, sockets, threads. Its end is in `boot/end.rs`.
 
+mod end;
+mod legacy;
+
+pub use legacy::check;
+
+use self::end::{End, Signals};
 use super::bus::Bus;
-use super::command::Command;
 use super::handle::{DaemonInfo, Handle, HttpRequest, HttpState};
 use super::run::{Daemon, Inputs};
 use super::settings::Settings;
 use super::snapshot::Snapshot;
+use super::succession::Succession;
 use super::world::RealWorld;
-use super::{dump, sampling, telemetry};
+use super::{sampling, telemetry};
+use crate::adapters::keeper::Keeper;
 use crate::adapters::logs::{LogOptions, LogPlane};
 use crate::adapters::runner::{Running, Runs};
 use crate::adapters::tree::Roots;
+use crate::core::keeping::{self, Held, Key};
 use crate::core::spec::home::Home;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::heap;
+use crate::sys::limits;
 use crate::sys::lockfile::{LockFile, Share};
 use crate::sys::pidfd;
 use std::future::Future;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
@@ -25,7 +35,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,8 +43,9 @@ use tokio_util::task::TaskTracker;
 const COMMANDS: usize = 256;
 /// Events waiting for the loop; the adapters wait when it is full.
 const EVENTS: usize = 1024;
-/// How long the end may take before the daemon goes anyway. Longer than any sensible stop ladder.
-const END_LIMIT: Duration = Duration::from_secs(120);
+
+/// So long requests in flight are answered before a hand-over.
+const LAST_ANSWERS: Duration = Duration::from_millis(50);
 
 /// How the daemon is to run.
 #[derive(Debug, Clone)]
@@ -91,14 +101,25 @@ pub enum BootError {
 /// Runs the daemon to its end. `ready` is called once both sockets listen and signals are handled.
 pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Result<(), BootError> {
     heap::keep_small();
+    limits::raise_open_files();
     let setup = |what| move |source| BootError::Setup { what, source };
     let home = options.home.clone();
     prepare_home(&home)?;
-    let _lock = take_lock(&home)?;
+    let (keeper, mut inherited) = Keeper::connect().map_err(setup("the keeper"))?;
+    let _lock = take_lock(&home, &keeper, inherited.remove(&Key::own(Held::HomeLock)))?;
     let bus = Bus::default();
     telemetry::install(bus.clone());
-    pidfd::become_subreaper().map_err(setup("orphan adoption"))?;
-    let (rpc, events) = (listen(&home.rpc_socket())?, listen(&home.pub_socket())?);
+    if keeper.pid().is_none() {
+        pidfd::become_subreaper().map_err(setup("orphan adoption"))?;
+    }
+    let mut open = |held, path: PathBuf| {
+        let inherited = inherited.remove(&Key::own(held));
+        listen(&path, &keeper, held, inherited)
+    };
+    let (rpc, events) = (
+        open(Held::Rpc, home.rpc_socket())?,
+        open(Held::Pub, home.pub_socket())?,
+    );
     let at = |what| {
         let path = home.pid_file();
         move |source| BootError::Home { what, path, source }
@@ -130,7 +151,27 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     let usages = watch::Sender::new(Arc::default());
     let host = watch::Sender::new(Arc::default());
     let http_state = watch::Sender::new(HttpState::Pending);
-    let (roots, runs) = (Arc::<Roots>::default(), Arc::<Runs>::default());
+    let (roots, runs) = (Arc::new(Roots::new(keeper.clone())), Arc::<Runs>::default());
+    let state = inherited
+        .remove(&Key::own(Held::Table))
+        .and_then(|table| legacy::read(table).map_err(legacy::lost).ok());
+    let mark: Arc<str> = state
+        .as_ref()
+        .and_then(|state| state.daemon.as_deref())
+        .map_or_else(
+            || uuid::Uuid::new_v4().simple().to_string().into(),
+            Into::into,
+        );
+    let legacy = state.and_then(|state| {
+        legacy::restore(state, &settings.borrow(), &roots)
+            .map_err(legacy::lost)
+            .ok()
+    });
+    let (hand_overs_in, hand_overs) = mpsc::channel(1);
+    let http_listeners = inherited
+        .extract_if(|key, _| key.held == Held::Http)
+        .map(|(_, listener)| listener)
+        .collect();
     let info = DaemonInfo {
         pid: std::process::id(),
         started_at_ms: telemetry::wall_ms(),
@@ -146,10 +187,17 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         roots: Arc::clone(&roots),
         runs: Arc::clone(&runs),
         cgroups: cgroups(),
-        daemon: uuid::Uuid::new_v4().simple().to_string().into(),
+        daemon: mark,
+        keeper: keeper.clone(),
     };
     tracing::info!(target: "pm2", "--- New PM2 Daemon started (fornax {}, home {}) ---", env!("CARGO_PKG_VERSION"), home.root().display());
-    tracing::info!(cgroups = running.cgroups.is_some(), "supervising");
+    let predecessor = std::env::var(keeping::PREDECESSOR_VARIABLE).ok();
+    tracing::info!(
+        cgroups = running.cgroups.is_some(),
+        keeper = keeper.pid(),
+        predecessor,
+        "supervising"
+    );
     let handle = Handle {
         commands: commands_in,
         snapshots: snapshots.subscribe(),
@@ -163,6 +211,12 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         settings: settings.clone(),
         http: http_state.subscribe(),
         http_requests: http_in,
+        succession: Arc::new(Succession::new(
+            keeper.clone(),
+            predecessor.map(Into::into),
+            hand_overs_in,
+            http_listeners,
+        )),
         info: Arc::new(info),
         shutdown: shutdown.clone(),
     };
@@ -193,10 +247,14 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     };
     let server_thread = server_thread.map_err(setup("the servers' thread"))?;
 
-    main.block_on(async {
+    let end = main.block_on(async {
         let signals = Signals::install().map_err(setup("signal handlers"))?;
-        let world = RealWorld::new(running, tasks.clone(), home.root().to_owned());
-        let daemon = Daemon::new(world, bus, snapshots, settings.subscribe());
+        let world = RealWorld::new(running, tasks.clone(), home.root().to_owned(), inherited);
+        let mut daemon = Daemon::new(world, bus, snapshots, settings.subscribe());
+        match legacy {
+            Some(legacy) => daemon.resume(legacy),
+            None => daemon.begin_anew(),
+        }
         let the_loop = tokio::spawn(daemon.run(Inputs {
             commands,
             events: run_events,
@@ -209,10 +267,21 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         ));
         tasks.spawn(sampling::recheck_installs(handle.clone()));
         ready();
-        signals.serve(&handle, &roots, &home).await;
-        end(&handle).await;
+        keeper.ready();
+        let end = signals.serve(&handle, &keeper, &home, hand_overs).await;
+        match end {
+            End::Wanted => {
+                keeper.bye();
+                end::stop_all(&handle).await;
+            }
+            // What is in flight is answered, or refused by the end of its connection.
+            End::HandOver => {
+                tokio::time::sleep(LAST_ANSWERS).await;
+                shutdown.cancel();
+            }
+        }
         the_loop.abort();
-        Ok(())
+        Ok(end)
     })?;
     // The servers answer what is in flight, then their thread ends; it is not worth more than a moment.
     let until = std::time::Instant::now() + Duration::from_millis(500);
@@ -220,6 +289,10 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         std::thread::sleep(Duration::from_millis(2));
     }
     plane.shutdown();
+    if end == End::HandOver {
+        // Locks, leases and cgroups are the successor's: nothing of ours may let them go.
+        std::process::exit(0);
+    }
     remove_files(&home);
     Ok(())
 }
@@ -231,76 +304,6 @@ fn cgroups() -> Option<Arc<CgroupRoot>> {
         return None;
     }
     CgroupRoot::create(std::process::id()).ok().map(Arc::new)
-}
-
-/// Every app stopped, all at once: whoever is slow costs only itself.
-async fn end(handle: &Handle) {
-    let snapshot = handle.snapshot();
-    // Nothing comes back while it is being taken down.
-    let _ = handle.call(Command::StopRestarting).await;
-    let deletions = snapshot
-        .instances
-        .iter()
-        .map(|view| handle.call(Command::Delete(view.id)));
-    let all = futures_util::future::join_all(deletions);
-    if tokio::time::timeout(END_LIMIT, all).await.is_err() {
-        tracing::error!("not every app could be stopped in time");
-    }
-}
-
-/// The signals a daemon lives by (spec 2.2).
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    quit: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    reload: tokio::signal::unix::Signal,
-    child: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn install() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-            reload: signal(SignalKind::user_defined2())?,
-            child: signal(SignalKind::child())?,
-        })
-    }
-
-    /// Until the daemon is to end.
-    async fn serve(mut self, handle: &Handle, roots: &Arc<Roots>, home: &Home) {
-        let ended_by = loop {
-            tokio::select! {
-                () = handle.shutdown.cancelled() => return,
-                _ = self.terminate.recv() => break "SIGTERM",
-                _ = self.interrupt.recv() => break "SIGINT",
-                _ = self.quit.recv() => break "SIGQUIT",
-                _ = self.hangup.recv() => tracing::info!("SIGHUP ignored"),
-                _ = self.reload.recv() => {
-                    tracing::info!(target: "pm2", "Reloading logs...");
-                    // An error means that the plane has ended.
-                    let _ = handle.plane.reopen_all().await;
-                }
-                _ = self.child.recv() => {
-                    let roots = Arc::clone(roots);
-                    // A storm of exits is one look, not one each.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    let _ = tokio::task::spawn_blocking(move || roots.reap_strays()).await;
-                }
-            }
-        };
-        tracing::info!(target: "pm2", "pm2 has been killed by signal, dumping process list before exit...");
-        handle.bus.publish("pm2:kill", || {
-            format!(r#"{{"status":"killed","msg":"pm2 has been killed by {ended_by}"}}"#)
-        });
-        if let Err(error) = dump::save(&handle.snapshot(), &home.dump_file(), &home.dump_backup()) {
-            tracing::error!(%error, "cannot save the process list");
-        }
-        handle.shutdown.cancel();
-    }
 }
 
 fn prepare_home(home: &Home) -> Result<(), BootError> {
@@ -321,25 +324,46 @@ fn prepare_home(home: &Home) -> Result<(), BootError> {
     Ok(())
 }
 
-/// One daemon a home: the lock dies with its holder.
-fn take_lock(home: &Home) -> Result<LockFile, BootError> {
-    let note = std::process::id().to_string();
-    LockFile::try_acquire(&home.lock_file(), note.as_bytes(), Share::Owner).map_err(|error| {
-        match error {
-            crate::sys::lockfile::LockError::Held { .. } => BootError::Running {
-                home: home.root().to_owned(),
-            },
-            other => BootError::Home {
-                what: "lock",
-                path: home.lock_file(),
-                source: io::Error::other(other),
-            },
-        }
-    })
+/// One daemon a home: the lock dies with its holders, which are the daemon and its keeper.
+fn take_lock(
+    home: &Home,
+    keeper: &Keeper,
+    inherited: Option<OwnedFd>,
+) -> Result<LockFile, BootError> {
+    let (path, note) = (home.lock_file(), std::process::id().to_string());
+    let lock = match inherited {
+        Some(lock) => LockFile::adopt(&path, lock, note.as_bytes()),
+        None => LockFile::try_acquire(&path, note.as_bytes(), Share::Owner),
+    };
+    let lock = lock.map_err(|error| match error {
+        crate::sys::lockfile::LockError::Held { .. } => BootError::Running {
+            home: home.root().to_owned(),
+        },
+        other => BootError::Home {
+            what: "lock",
+            path: home.lock_file(),
+            source: io::Error::other(other),
+        },
+    })?;
+    keeper
+        .hold(&[(Key::own(Held::HomeLock), lock.as_fd())])
+        .map_err(|source| BootError::Setup {
+            what: "the keeper",
+            source,
+        })?;
+    Ok(lock)
 }
 
-/// Under the home's lock a socket that exists is a dead one's.
-fn listen(path: &Path) -> Result<StdUnixListener, BootError> {
+/// The listener that a former daemon has left, or a new one. Under the home's lock a socket that exists is a dead one's.
+fn listen(
+    path: &Path,
+    keeper: &Keeper,
+    held: Held,
+    inherited: Option<OwnedFd>,
+) -> Result<StdUnixListener, BootError> {
+    if let Some(listener) = inherited.filter(|_| path.exists()) {
+        return Ok(listener.into());
+    }
     let at = |what| {
         move |source| BootError::Home {
             what,
@@ -355,6 +379,9 @@ fn listen(path: &Path) -> Result<StdUnixListener, BootError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .map_err(at("protect"))?;
     listener.set_nonblocking(true).map_err(at("listen on"))?;
+    keeper
+        .hold(&[(Key::own(held), listener.as_fd())])
+        .map_err(at("have held"))?;
     Ok(listener)
 }
 

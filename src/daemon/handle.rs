@@ -5,6 +5,7 @@ use super::command::{Answer, Command, CommandError};
 use super::run::Request;
 use super::settings::Settings;
 use super::snapshot::{InstanceView, Snapshot, Usages};
+use super::succession::Succession;
 use crate::adapters::logs::LogPlane;
 use crate::adapters::runner::{RunHandle, Runs};
 use crate::adapters::sampler::Usage;
@@ -81,6 +82,8 @@ pub struct Handle {
     pub http: watch::Receiver<HttpState>,
     /// To whoever serves HTTP.
     pub http_requests: mpsc::Sender<HttpRequest>,
+    /// What comes before and after us.
+    pub succession: Arc<Succession>,
     /// Facts.
     pub info: Arc<DaemonInfo>,
     /// Cancelled when the daemon is to end.

@@ -119,6 +119,7 @@ pub fn probe_plan(instance: &Instance, generation: Generation) -> Option<ProbePl
         port: fornax.port,
         cwd: instance.spec.cwd.clone(),
         env: instance.conf.environment(),
+        before: None,
     })
 }
 

@@ -13,6 +13,7 @@ mod sampling;
 pub mod settings;
 pub mod snapshot;
 pub mod state;
+pub mod succession;
 pub mod table;
 mod telemetry;
 mod timers;

@@ -1,7 +1,11 @@
 //! The daemon's loop: one task that owns the table, and awaits nothing but its inputs and one timer.
 
 mod commands;
+mod remember;
+mod resume;
 mod settle;
+
+pub use resume::Legacy;
 
 use super::bus::Bus;
 use super::command::{Answer, Command};
@@ -18,6 +22,7 @@ use crate::core::ids::PmId;
 use crate::core::instance::{Announcement, Effect, Event};
 use crate::core::probe::Verdict;
 use crate::core::units::Millis;
+use crate::sys::clock;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -59,6 +64,10 @@ pub struct Daemon<W> {
     ending: bool,
     cpus: usize,
     stale_events: u64,
+    /// What the table's clock showed when this daemon started, and when it stood at 0 on the machine's monotonic clock.
+    origin: Millis,
+    epoch_ms: u64,
+    written: remember::Written,
 }
 
 /// Where inputs come from.
@@ -90,13 +99,20 @@ impl<W: World> Daemon<W> {
             ending: false,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             stale_events: 0,
+            origin: Millis(0),
+            epoch_ms: clock::monotonic_ms(),
+            written: remember::Written::default(),
         }
     }
 
     /// Runs until both inputs are closed.
     pub async fn run(mut self, mut inputs: Inputs) {
         loop {
-            let deadline = self.timers.next();
+            let origin = self.origin;
+            let deadline = self
+                .timers
+                .next()
+                .map(|at| Millis(at.0.saturating_sub(origin.0)));
             tokio::select! {
                 biased;
                 () = async { match deadline { Some(at) => tokio::time::sleep_until(self.started + at.duration()).await, None => std::future::pending().await } } => self.fire(),
@@ -122,7 +138,7 @@ impl<W: World> Daemon<W> {
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
         Now {
-            mono: Millis(self.started.elapsed().as_millis() as u64),
+            mono: Millis(self.origin.0 + self.started.elapsed().as_millis() as u64),
             wall_ms: wall.as_millis() as u64,
         }
     }
@@ -148,6 +164,12 @@ impl<W: World> Daemon<W> {
         match instance.machine.step(&spec.policy, event, now.mono) {
             Some(effects) => {
                 self.dirty.insert(id);
+                if effects
+                    .iter()
+                    .any(|effect| matches!(effect, Effect::Spawn(_)))
+                {
+                    self.remember([id]);
+                }
                 for effect in effects {
                     self.carry_out(id, effect, now);
                 }
@@ -217,7 +239,9 @@ impl<W: World> Daemon<W> {
                 let signal = match cause {
                     ExitCause::Signal(signal) => signal.to_string(),
                     ExitCause::OomKilled => "SIGKILL (out of memory)".to_owned(),
-                    ExitCause::Code(_) | ExitCause::CouldNotStart { .. } => "SIGINT".to_owned(),
+                    ExitCause::Code(_) | ExitCause::Unknown | ExitCause::CouldNotStart { .. } => {
+                        "SIGINT".to_owned()
+                    }
                 };
                 tracing::info!(target: "pm2", "App [{app}:{id}] exited with code [{}] via signal [{signal}]", cause.pm2_code());
                 if !matches!(cause, ExitCause::CouldNotStart { .. }) {
@@ -270,7 +294,8 @@ impl<W: World> Daemon<W> {
         };
         self.dirty.insert(id);
         match kind {
-            RunEventKind::Spawned { pid } => {
+            RunEventKind::Spawned { pid, facts } => {
+                instance.facts = Some(facts);
                 instance.started = now.mono;
                 instance.started_at_ms = now.wall_ms;
                 instance.missing = None;
@@ -323,6 +348,8 @@ impl<W: World> Daemon<W> {
                 }));
                 instance.exit_code = Some(cause.pm2_code());
                 instance.axm = Arc::default();
+                let root = instance.machine.run().map(|run| run.pid);
+                self.written.ended.extend(root);
                 self.world.stop_probe(id);
                 self.step(
                     id,

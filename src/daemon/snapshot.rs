@@ -8,6 +8,7 @@ use crate::core::service::{Dependency, ServiceState};
 use crate::core::spec::app::AppSpec;
 use crate::core::spec::conf::Conf;
 use crate::core::status::Status;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl InstanceView {
 }
 
 /// PM2's agent data: actions, metrics and options that an app has announced.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Axm {
     /// `axm_actions`.
     pub actions: Vec<Value>,
@@ -99,6 +100,13 @@ pub struct Axm {
     pub monitor: Map<String, Value>,
     /// `axm_options`.
     pub options: Map<String, Value>,
+}
+
+impl Axm {
+    /// It has told nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Memory and CPU by instance, of the run that was measured.

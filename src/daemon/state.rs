@@ -1,28 +1,80 @@
 //! The table as it is handed to another daemon: versioned, complete, and without anything that lives in this process.
 //!
-//! The seam for the upgrade in place and for the keeper (docs/adr/0002): what is not in here must not be needed to go on.
+//! It is written as entries, one for each thing that has changed, and read as a whole: of two entries for one thing the later
+//! one counts. What is not in here must not be needed to go on (docs/adr/0002).
 
 use super::snapshot::Axm;
 use super::table::{Instance, Now, Table};
+use crate::adapters::tree::RunFacts;
 use crate::core::exit::LastExit;
 use crate::core::ids::{Generation, PmId};
 use crate::core::instance::Machine;
+use crate::core::probe::Verdict;
+use crate::core::service::ServiceState;
 use crate::core::spec::app::{AppSpec, Defaults, SpecError};
 use crate::core::units::Millis;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The schema written now. A reader takes this one and every older one.
-pub const SCHEMA: u32 = 1;
+///
+/// - 1: the whole table as one JSON object; never written by a released Fornax.
+/// - 2: entries; what a run is known by, its probe's verdict, and what its app has told.
+pub const SCHEMA: u32 = 2;
+
+/// One thing that has changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// The table but for its instances. The first of all.
+    Head(Head),
+    /// An instance, without its configuration.
+    App(Box<InstanceState>),
+    /// The configuration of an instance.
+    Conf(PmId, Map<String, Value>),
+    /// There is no such instance any more.
+    Gone(PmId),
+}
+
+/// The table but for its instances.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// Which schema the entries have.
+    pub schema: u32,
+    /// When the table's clock stood at 0, on the machine's monotonic clock, in milliseconds.
+    pub epoch_ms: u64,
+    /// What marks the processes of its runs.
+    pub daemon: String,
+    /// See [`Table::next_id`].
+    pub next_id: u32,
+    /// See [`Table::next_generation`].
+    pub next_generation: u64,
+}
+
+impl Entry {
+    /// As it is written.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Maps with text keys and numbers: there is nothing in it that JSON refuses.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
 
 /// A whole table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableState {
     /// Which schema this is.
     pub schema: u32,
-    /// The monotonic clock when it was written. A successor's clock goes on from here, so that every instant in it stays true.
+    /// The table's clock when it was written. A successor's clock goes on from here, so that every instant in it stays true.
+    /// With `epoch_ms` the time between is counted too.
     pub mono: Millis,
+    /// See [`Head::epoch_ms`]; none in schema 1.
+    #[serde(default)]
+    pub epoch_ms: Option<u64>,
+    /// See [`Head::daemon`]; none in schema 1.
+    #[serde(default)]
+    pub daemon: Option<String>,
     /// See [`Table::next_id`].
     pub next_id: u32,
     /// See [`Table::next_generation`].
@@ -36,7 +88,8 @@ pub struct TableState {
 pub struct InstanceState {
     /// Its id.
     pub id: PmId,
-    /// Its configuration as it came over the wire.
+    /// Its configuration as it came over the wire; in entries it stands by itself.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub conf: Map<String, Value>,
     /// Its lifecycle, with generation and counters.
     pub machine: Machine,
@@ -65,6 +118,18 @@ pub struct InstanceState {
     /// It is to be forgotten once it is down.
     #[serde(default)]
     pub deleting: bool,
+    /// What makes its latest run known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<RunFacts>,
+    /// What its latest run's probe says, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<(Verdict, String)>,
+    /// What port 9090 tells, for its `since`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceState>,
+    /// What the app has told.
+    #[serde(default, skip_serializing_if = "Axm::is_empty")]
+    pub axm: Axm,
 }
 
 /// Why a table can't be taken over.
@@ -73,6 +138,9 @@ pub enum StateError {
     /// It is not a table.
     #[error("the saved table cannot be read: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// There is nothing in it.
+    #[error("the saved table is empty")]
+    Empty,
     /// It was written by a newer Fornax.
     #[error(
         "the saved table has schema {found}, and this Fornax reads up to {SCHEMA}; use the newer one"
@@ -87,32 +155,31 @@ pub enum StateError {
 }
 
 impl Table {
-    /// The table, to be written down at this moment of the monotonic clock.
-    pub fn to_state(&self, mono: Millis) -> TableState {
-        TableState {
+    /// The entry for the table itself.
+    pub fn head(&self, epoch_ms: u64, daemon: &str) -> Entry {
+        Entry::Head(Head {
             schema: SCHEMA,
-            mono,
+            epoch_ms,
+            daemon: daemon.to_owned(),
             next_id: self.next_id,
             next_generation: self.next_generation,
-            instances: self.instances.values().map(instance_state).collect(),
-        }
+        })
     }
 
-    /// The table that the text holds, and the moment its clock goes on from.
-    pub fn from_state(
-        text: &[u8],
+    /// The entry for an instance, without its configuration.
+    pub fn entry(&self, id: PmId) -> Entry {
+        let instance = self.instances.get(&id);
+        instance.map_or(Entry::Gone(id), |instance| {
+            Entry::App(Box::new(instance_state(instance)))
+        })
+    }
+
+    /// The table that was saved.
+    pub fn restore(
+        state: TableState,
         defaults: Defaults,
         wall_ms: u64,
-    ) -> Result<(Self, Millis), StateError> {
-        #[derive(Deserialize)]
-        struct Head {
-            schema: u32,
-        }
-        let head: Head = serde_json::from_slice(text)?;
-        if head.schema > SCHEMA {
-            return Err(StateError::TooNew { found: head.schema });
-        }
-        let state: TableState = serde_json::from_slice(text)?;
+    ) -> Result<Self, StateError> {
         let mut table = Table::default();
         table.next_id = state.next_id;
         table.next_generation = state.next_generation;
@@ -134,21 +201,100 @@ impl Table {
                 exit_code: saved.exit_code,
                 last_exit: saved.last_exit.map(Arc::new),
                 missing: saved.missing,
-                axm: Arc::<Axm>::default(),
+                axm: Arc::new(saved.axm),
                 deleting: saved.deleting,
+                facts: saved.facts,
+                probe: saved.probe,
                 ..Instance::new(saved.id, spec, conf, Generation::default(), now)
             };
+            let instance = match saved.service {
+                Some(service) => Instance {
+                    service,
+                    ..instance
+                },
+                None => instance,
+            };
             table.instances.insert(saved.id, instance);
-            table.assess(saved.id, wall_ms);
         }
-        Ok((table, state.mono))
+        let ids: Vec<PmId> = table.instances.keys().copied().collect();
+        for id in ids {
+            table.assess(id, wall_ms);
+        }
+        Ok(table)
+    }
+}
+
+impl TableState {
+    /// From a table of schema 1.
+    pub fn from_text(text: &[u8]) -> Result<Self, StateError> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let version: Version = serde_json::from_slice(text)?;
+        if version.schema > SCHEMA {
+            return Err(StateError::TooNew {
+                found: version.schema,
+            });
+        }
+        Ok(serde_json::from_slice(text)?)
+    }
+
+    /// From entries, in the order they were written.
+    pub fn from_entries<'a>(
+        entries: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, StateError> {
+        #[derive(Deserialize)]
+        struct Version {
+            head: Schema,
+        }
+        #[derive(Deserialize)]
+        struct Schema {
+            schema: u32,
+        }
+        let mut entries = entries.into_iter();
+        let first = entries.next().ok_or(StateError::Empty)?;
+        let version: Version = serde_json::from_slice(first)?;
+        if version.head.schema > SCHEMA {
+            return Err(StateError::TooNew {
+                found: version.head.schema,
+            });
+        }
+        let mut head: Option<Head> = None;
+        let mut apps: BTreeMap<PmId, InstanceState> = BTreeMap::new();
+        let mut confs: BTreeMap<PmId, Map<String, Value>> = BTreeMap::new();
+        for entry in std::iter::once(first).chain(entries) {
+            match serde_json::from_slice(entry)? {
+                Entry::Head(latest) => head = Some(latest),
+                Entry::App(app) => drop(apps.insert(app.id, *app)),
+                Entry::Conf(id, conf) => drop(confs.insert(id, conf)),
+                Entry::Gone(id) => {
+                    apps.remove(&id);
+                    confs.remove(&id);
+                }
+            }
+        }
+        let head = head.ok_or(StateError::Empty)?;
+        let instances = apps.into_values().filter_map(|app| {
+            let conf = confs.remove(&app.id)?;
+            Some(InstanceState { conf, ..app })
+        });
+        Ok(Self {
+            schema: head.schema,
+            mono: Millis(0),
+            epoch_ms: Some(head.epoch_ms),
+            daemon: Some(head.daemon),
+            next_id: head.next_id,
+            next_generation: head.next_generation,
+            instances: instances.collect(),
+        })
     }
 }
 
 fn instance_state(instance: &Instance) -> InstanceState {
     InstanceState {
         id: instance.id,
-        conf: instance.conf.to_map(),
+        conf: Map::new(),
         machine: instance.machine.clone(),
         unique_id: instance.unique_id.to_string(),
         version: instance.version.to_string(),
@@ -160,6 +306,10 @@ fn instance_state(instance: &Instance) -> InstanceState {
         last_exit: instance.last_exit.as_deref().cloned(),
         missing: instance.missing.clone(),
         deleting: instance.deleting,
+        facts: instance.facts.clone(),
+        probe: instance.probe.clone(),
+        service: Some(instance.service.clone()),
+        axm: Axm::clone(&instance.axm),
     }
 }
 
@@ -201,34 +351,60 @@ mod tests {
         };
         instance.last_exit = Some(Arc::new(exit));
         table.instances.insert(id, instance);
+        table.assess(id, now.wall_ms);
         table
     }
 
     #[test]
     fn a_table_survives_being_written_and_read() {
-        let state = table().to_state(Millis(5_000));
-        let text = serde_json::to_vec(&state).unwrap();
-        let (again, mono) =
-            Table::from_state(&text, Defaults::default(), 1_795_000_000_000).unwrap();
-        assert_eq!((again.to_state(mono), mono), (state, Millis(5_000)));
+        let table = table();
+        let (id, wall_ms) = (PmId(0), 1_795_000_000_000);
+        let conf = table.instances[&id].conf.to_map();
+        let entries = [
+            table.head(77, "d"),
+            Entry::Conf(id, conf),
+            table.entry(PmId(9)),
+            table.entry(id),
+        ]
+        .map(|entry| entry.to_bytes());
+        let state = TableState::from_entries(entries.iter().map(Vec::as_slice)).unwrap();
+        assert_eq!(
+            (state.epoch_ms, state.daemon.as_deref()),
+            (Some(77), Some("d"))
+        );
+        let again = Table::restore(state, Defaults::default(), wall_ms).unwrap();
+        assert_eq!(again.entry(id), table.entry(id));
+        assert_eq!(again.instances[&id].conf, table.instances[&id].conf);
+        let gone = [&entries[..], &[Entry::Gone(id).to_bytes()]].concat();
+        let state = TableState::from_entries(gone.iter().map(Vec::as_slice)).unwrap();
+        assert_eq!(state.instances, []);
     }
 
     #[test]
     fn a_table_of_schema_1_is_read_by_every_later_fornax() {
-        let (table, mono) =
-            Table::from_state(FIXTURE_1.as_bytes(), Defaults::default(), 0).unwrap();
+        let state = TableState::from_text(FIXTURE_1.as_bytes()).unwrap();
+        assert_eq!((state.mono, state.epoch_ms), (Millis(5_000), None));
+        let table = Table::restore(state, Defaults::default(), 0).unwrap();
         let web = &table.instances[&PmId(0)];
         assert_eq!(
-            (&*web.spec.name, web.machine.run().map(|run| run.pid), mono),
-            ("web", Some(4711), Millis(5_000))
+            (&*web.spec.name, web.machine.run().map(|run| run.pid)),
+            ("web", Some(4711))
         );
     }
 
     #[test]
     fn a_newer_table_is_refused_and_rubbish_too() {
         let newer = format!(r#"{{"schema": {}, "strange": true}}"#, SCHEMA + 1);
-        let error = Table::from_state(newer.as_bytes(), Defaults::default(), 0).unwrap_err();
+        let error = TableState::from_text(newer.as_bytes()).unwrap_err();
         assert!(error.to_string().contains("use the newer one"));
-        assert!(Table::from_state(b"{", Defaults::default(), 0).is_err());
+        assert!(TableState::from_text(b"{").is_err());
+        let newer = format!(r#"{{"head": {{"schema": {}}}}}"#, SCHEMA + 1);
+        let error = TableState::from_entries([newer.as_bytes()]).unwrap_err();
+        assert!(error.to_string().contains("use the newer one"));
+        assert!(TableState::from_entries([b"{".as_slice()]).is_err());
+        assert!(matches!(
+            TableState::from_entries([]),
+            Err(StateError::Empty)
+        ));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::health;
 use super::snapshot::{Axm, InstanceView};
+use crate::adapters::tree::RunFacts;
 use crate::core::exit::LastExit;
 use crate::core::ids::{Generation, PmId};
 use crate::core::instance::{IdleReason, Machine, State};
@@ -52,6 +53,8 @@ pub struct Instance {
     pub last_exit: Option<Arc<LastExit>>,
     /// What the latest run's probe says, and why.
     pub probe: Option<(Verdict, String)>,
+    /// What makes the latest run known to another daemon.
+    pub facts: Option<RunFacts>,
     /// What it lacks to be installed.
     pub missing: Option<String>,
     /// What the app has told.
@@ -83,6 +86,7 @@ impl Instance {
             exit_code: None,
             last_exit: None,
             probe: None,
+            facts: None,
             missing: None,
             axm: Arc::default(),
             service: ServiceState {

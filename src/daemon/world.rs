@@ -1,14 +1,19 @@
 //! What the loop can do to the world, as a trait: the real one here, a recording one in tests.
 
+use crate::adapters::adopt::{self, AdoptPlan};
 use crate::adapters::event::{RunEvent, RunEventKind};
+use crate::adapters::keeper::{Inheritance, Keeper};
 use crate::adapters::probes::{self, ProbePlan};
+use crate::adapters::records::Records;
 use crate::adapters::runner::{self, RunPlan, Running};
 use crate::core::ids::{Generation, PmId};
+use crate::core::keeping::{Held, Key};
 use crate::core::signal::Signal;
 use crate::core::spec::fornax::{FornaxBlock, GpuRef, InstallCheck};
 use crate::gpu::lease::{self, Lease, Owner};
 use crate::sys::procfs;
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::AbortHandle;
@@ -28,6 +33,26 @@ pub trait World {
     fn stop_probe(&mut self, id: PmId);
     /// The instance needs its GPU no longer.
     fn release(&mut self, id: PmId);
+    /// Serve a run that another daemon has spawned, and its lease of a GPU. Answered as a spawn is, from where it stands.
+    fn adopt(&mut self, _plan: AdoptPlan, _gpu: Option<GpuRef>) {}
+    /// Nothing more is adopted.
+    fn adoption_done(&mut self) {}
+    /// The end of this root process is written down.
+    fn reap(&mut self, _pid: u32) {}
+    /// Whether anything is to be written down. A world without a successor remembers nothing.
+    fn remembers(&self) -> bool {
+        false
+    }
+    /// Write these entries down. `true`: [`World::remember_anew`] is due.
+    fn remember(&mut self, _entries: &[Vec<u8>]) -> bool {
+        false
+    }
+    /// Write these down in place of all that was.
+    fn remember_anew(&mut self, _entries: Vec<Vec<u8>>) {}
+    /// What marks the processes of our runs.
+    fn mark(&self) -> Arc<str> {
+        "".into()
+    }
 }
 
 /// What must hold before a run is spawned.
@@ -66,20 +91,29 @@ pub struct RealWorld {
     pub home: PathBuf,
     probes: HashMap<PmId, AbortHandle>,
     leases: Leases,
+    inherited: Inheritance,
+    records: Option<Records>,
 }
 
 /// Leases by instance. A lock, not a message: taken by blocking preflights and released by the loop, for a map access each.
 type Leases = Arc<Mutex<HashMap<PmId, Lease>>>;
 
 impl RealWorld {
-    /// A world without probes or leases yet.
-    pub fn new(running: Running, tasks: TaskTracker, home: PathBuf) -> Self {
+    /// A world without probes or leases yet. `inherited` is what another daemon has left.
+    pub fn new(
+        running: Running,
+        tasks: TaskTracker,
+        home: PathBuf,
+        inherited: Inheritance,
+    ) -> Self {
         Self {
             running,
             tasks,
             home,
             probes: HashMap::new(),
             leases: Leases::default(),
+            inherited,
+            records: None,
         }
     }
 }
@@ -93,6 +127,7 @@ impl World for RealWorld {
             app: plan.name.to_string(),
             leases: Arc::clone(&self.leases),
             home: self.home.clone(),
+            keeper: self.running.keeper.clone(),
         };
         self.tasks.spawn(async move {
             if check.is_needed() {
@@ -152,11 +187,93 @@ impl World for RealWorld {
     }
 
     fn release(&mut self, id: PmId) {
-        self.leases
+        let released = self
+            .leases
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
+        if released.is_some() {
+            self.running.keeper.release(lease_key(id));
+        }
     }
+
+    fn adopt(&mut self, plan: AdoptPlan, gpu: Option<GpuRef>) {
+        let id = plan.id;
+        if let Some(lock) = self.inherited.remove(&lease_key(id))
+            && let Some(uuid) = gpu.and_then(|gpu| gpu.uuid)
+        {
+            let owner = Owner::this_process(&self.home.display().to_string(), &plan.name);
+            match lease::directory(&|name| std::env::var_os(name))
+                .and_then(|folder| Lease::adopt(&folder, &uuid, &owner, lock))
+            {
+                Ok(lease) => {
+                    self.leases
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(id, lease);
+                }
+                Err(error) => tracing::error!(app = &*plan.name, %error, "a GPU lease is lost"),
+            }
+        }
+        self.tasks.spawn(adopt::adopt(
+            plan,
+            self.running.clone(),
+            &mut self.inherited,
+        ));
+    }
+
+    fn adoption_done(&mut self) {
+        for (key, _) in self.inherited.drain() {
+            self.running.keeper.release(key);
+        }
+    }
+
+    fn reap(&mut self, pid: u32) {
+        self.running.roots.reap(pid);
+    }
+
+    fn remembers(&self) -> bool {
+        self.running.keeper.pid().is_some()
+    }
+
+    fn remember(&mut self, entries: &[Vec<u8>]) -> bool {
+        let Some(records) = &mut self.records else {
+            return true;
+        };
+        let mut full = false;
+        for entry in entries {
+            match records.append(entry) {
+                Ok(wanted) => full |= wanted,
+                Err(error) => {
+                    tracing::error!(%error, "the table could not be written down; it is tried again, whole");
+                    return true;
+                }
+            }
+        }
+        full
+    }
+
+    fn remember_anew(&mut self, entries: Vec<Vec<u8>>) {
+        let records = Records::create(entries).and_then(|records| {
+            self.running
+                .keeper
+                .hold(&[(Key::own(Held::Table), records.as_fd())])?;
+            Ok(records)
+        });
+        match records {
+            Ok(records) => self.records = Some(records),
+            // The former one stays held: a successor goes on from there.
+            Err(error) => tracing::error!(%error, "the table could not be written down"),
+        }
+    }
+
+    fn mark(&self) -> Arc<str> {
+        Arc::clone(&self.running.daemon)
+    }
+}
+
+fn lease_key(id: PmId) -> Key {
+    Key::run(Held::Lease, id, Generation(0))
 }
 
 /// The checks before a spawn. Blocking.
@@ -166,6 +283,7 @@ struct Preflight {
     app: String,
     leases: Leases,
     home: PathBuf,
+    keeper: Keeper,
 }
 
 impl Preflight {
@@ -202,6 +320,9 @@ impl Preflight {
         };
         match Lease::acquire(&folder, uuid, &owner) {
             Ok(lease) => {
+                if let Err(error) = self.keeper.hold(&[(lease_key(self.id), lease.as_fd())]) {
+                    tracing::error!(app = self.app, %error, "the keeper does not hold a GPU lease");
+                }
                 self.leases
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)

@@ -12,6 +12,7 @@ use crate::sys::lockfile::{LockError, LockFile, Share, start_time};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -75,6 +76,12 @@ impl Owner {
 pub struct Lease {
     uuid: String,
     lock: LockFile,
+}
+
+impl AsFd for Lease {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
 }
 
 /// Why a GPU was not leased.
@@ -161,6 +168,23 @@ impl Lease {
                 source,
             }),
         }
+    }
+
+    /// Goes on with a lease that another process has handed us with its lock; the note says from now on that it is ours.
+    ///
+    /// # Errors
+    /// As [`Lease::acquire`], when the folder or the file cannot be used.
+    pub fn adopt(dir: &Path, uuid: &str, owner: &Owner, lock: OwnedFd) -> Result<Self, LeaseError> {
+        let path = lock_path(dir, uuid)?;
+        let note = serde_json::to_vec(owner).expect("an owner is numbers and text");
+        let lock = LockFile::adopt(&path, lock, &note).map_err(|source| LeaseError::Lock {
+            uuid: uuid.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            uuid: uuid.to_owned(),
+            lock,
+        })
     }
 
     /// The GPU's UUID.

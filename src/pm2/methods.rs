@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub const PM2_VERSION: &str = "7.0.4";
 
 /// Every method, and its parameters as `methods` tells them.
-const METHODS: [(&str, &[&str]); 31] = [
+const METHODS: [(&str, &[&str]); 32] = [
     ("ping", &["env", "cb"]),
     ("getVersion", &["env", "cb"]),
     ("getReport", &["arg", "cb"]),
@@ -51,6 +51,7 @@ const METHODS: [(&str, &[&str]); 31] = [
     ("reloadLogs", &["opts", "cb"]),
     ("fornaxStatus", &["opts", "cb"]),
     ("fornaxListen", &["opts", "cb"]),
+    ("fornaxHandOver", &["opts", "cb"]),
     ("fornaxReloadSettings", &["opts", "cb"]),
 ];
 
@@ -156,6 +157,13 @@ async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
             Ok(_) => Results(report::status(handle).to_string()),
             Err(error) => Error(error.to_string()),
         },
+        "fornaxHandOver" => {
+            let program = arg["program"].as_str().unwrap_or_default();
+            match handle.succession.hand_over(program.into()).await {
+                Ok(()) => Results(r#"{"success":true}"#.to_owned()),
+                Err(why) => Error(why),
+            }
+        }
         "fornaxReloadSettings" => {
             reload_settings(handle);
             Results(r#"{"success":true}"#.to_owned())

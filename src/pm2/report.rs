@@ -39,5 +39,6 @@ pub(super) fn status(handle: &Handle) -> Value {
             json!({"state": "failed", "address": address, "reason": reason})
         }
     };
-    json!({"pid": handle.info.pid, "version": env!("CARGO_PKG_VERSION"), "started_at_ms": handle.info.started_at_ms, "home": handle.info.home, "http": http})
+    let succession = &handle.succession;
+    json!({"keeper": succession.keeper_pid(), "predecessor": succession.predecessor, "pid": handle.info.pid, "version": env!("CARGO_PKG_VERSION"), "started_at_ms": handle.info.started_at_ms, "home": handle.info.home, "http": http})
 }

@@ -90,6 +90,16 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// One that another daemon has made.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A descriptor for `CLONE_INTO_CGROUP`.
     pub fn open(&self) -> io::Result<OwnedFd> {
         use std::os::unix::fs::OpenOptionsExt;

@@ -3,13 +3,20 @@
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A pipe whose reading end is non-blocking and whose writing end blocks, as a child expects: `(read, write)`.
+///
+/// The writing end can be read too, if /proc lets us open it so: with a reader of its own it never breaks, and its writer
+/// waits when everybody else has gone.
 pub fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     set_nonblocking(&read)?;
-    Ok((read, write))
+    let both = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/self/fd/{}", write.as_raw_fd()));
+    Ok((read, both.map_or(write, OwnedFd::from)))
 }
 
 /// A pipe whose reading end blocks, as a child expects of its standard input, and whose writing end does not: `(read, write)`.
@@ -34,4 +41,23 @@ pub fn channel_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// A descriptor known by its number only: one that was left open for us across exec.
+///
+/// It must be open, and stay so while this is used; with a number that is not, calls fail with `EBADF`.
+pub fn known(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: only -1 is forbidden by the type; the kernel refuses a number that is not open.
+    unsafe { BorrowedFd::borrow_raw(number.max(0)) }
+}
+
+/// Takes over a descriptor that was left open for us across exec, and makes it close-on-exec. Once for each number: who calls
+/// this says that nobody else owns it.
+pub fn take_over(number: RawFd) -> io::Result<OwnedFd> {
+    nix::fcntl::fcntl(
+        known(number),
+        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
+    )?;
+    // SAFETY: it is open, or the call above had failed; that it has no other owner is the caller's word.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -113,6 +114,27 @@ impl LockFile {
         )))
     }
 
+    /// Goes on with a lock that another process has handed us with its descriptor, and writes a note of our own.
+    ///
+    /// # Errors
+    /// [`LockError::Io`] if the note cannot be written.
+    pub fn adopt(path: &Path, lock: OwnedFd, note: &[u8]) -> Result<Self, LockError> {
+        let mut file = File::from(lock);
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(note));
+        written.map_err(|source| LockError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
     /// Where the lock file is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -124,6 +146,12 @@ impl LockFile {
         let mut file = options().read(true).open(path).ok()?;
         check(&file, path).ok()?;
         read_note(&mut file).ok()
+    }
+}
+
+impl AsFd for LockFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -2,11 +2,16 @@
 #![allow(unsafe_code)]
 
 pub mod cgroup;
+pub mod clock;
 pub mod fds;
 pub mod files;
 pub mod heap;
+pub mod limits;
 pub mod localtime;
 pub mod lockfile;
+pub mod memory;
+pub mod packets;
 pub mod pidfd;
 pub mod procfs;
+pub mod program;
 pub mod spawn;

@@ -1,6 +1,7 @@
 //! Process descriptors: signalling and waiting that can never hit a recycled pid (pidfd_open(2), pidfd_send_signal(2)).
 
 use crate::core::exit::ExitCause;
+use crate::core::keeping::Standing;
 use crate::core::signal::Signal;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -52,6 +53,20 @@ pub fn try_wait(pidfd: &OwnedFd) -> io::Result<Option<ExitCause>> {
         WaitStatus::Exited(_, code) => Ok(Some(ExitCause::Code(code))),
         WaitStatus::Signaled(_, signal, _) => Ok(Some(ExitCause::Signal(Signal(signal as i32)))),
         _ => Ok(None),
+    }
+}
+
+/// How one of our children stands; it stays to be asked again, or to be reaped.
+pub fn peek(pid: u32) -> Standing {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let id = Id::Pid(nix::unistd::Pid::from_raw(pid as i32));
+    match waitid(id, flags) {
+        Ok(WaitStatus::Exited(_, code)) => Standing::Ended(ExitCause::Code(code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => {
+            Standing::Ended(ExitCause::Signal(Signal(signal as i32)))
+        }
+        Ok(_) => Standing::Alive,
+        Err(_) => Standing::Unknown,
     }
 }
 

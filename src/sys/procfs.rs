@@ -83,10 +83,10 @@ pub fn all() -> Vec<ProcStat> {
         .collect()
 }
 
-/// Our own children, of any of our threads, without looking at other processes (needs CONFIG_PROC_CHILDREN; `None` without).
-pub fn own_children() -> Option<Vec<u32>> {
+/// The children of a process, of any of its threads, without looking at others (needs CONFIG_PROC_CHILDREN; `None` without).
+pub fn children(pid: u32) -> Option<Vec<u32>> {
     let mut children = Vec::new();
-    for task in fs::read_dir("/proc/self/task").ok()?.flatten() {
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
         let text = match fs::read_to_string(task.path().join("children")) {
             Ok(text) => text,
             // A thread may end while we look; the file missing for a live one means the kernel lacks it.
@@ -99,6 +99,15 @@ pub fn own_children() -> Option<Vec<u32>> {
         );
     }
     Some(children)
+}
+
+/// The value of a variable in the environment that the process was started with.
+pub fn environ_value(pid: u32, name: &str) -> Option<String> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environ
+        .split(|byte| *byte == 0)
+        .find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(value.to_vec()).ok()
 }
 
 /// Whether the process was started with this `NAME=value` in its environment.

@@ -1,12 +1,17 @@
-//! Starting a child: clone3(2) straight into its cgroup, a session of its own, default signals, then exec.
+//! Starting a child: clone(2), a session of its own, default signals, then exec.
 //!
 //! Between clone and exec the child makes only raw system calls: other threads of ours may hold locks that will never be
-//! released in the copy (signal-safety(7)).
+//! released in the copy (signal-safety(7)). Mostly there is no copy: the child borrows our memory until exec while the thread
+//! that made it waits (CLONE_VM and CLONE_VFORK, as posix_spawn does), which spares the kernel our page tables. There is one
+//! where the user changes, since that would change our memory's owner.
 
+mod clone;
+
+use self::clone::{Prepared, Stage, clone_child};
 use std::ffi::{CString, NulError};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +34,8 @@ pub struct SpawnPlan {
     pub user: Option<UserIds>,
     /// The open folder of the cgroup it is born in.
     pub cgroup: Option<OwnedFd>,
+    /// It is our parent's child from birth (CLONE_PARENT): our parent waits for it, not we.
+    pub sibling: bool,
 }
 
 /// The ids to change to before exec.
@@ -127,31 +134,6 @@ pub fn c_path(what: &'static str, path: &Path) -> Result<CString, SpawnError> {
     c_string(what, path.as_os_str().as_bytes())
 }
 
-/// clone3(2); the libc crate's constant overflows its type.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// Where the child failed, as it tells us through the error pipe.
-#[repr(u8)]
-#[derive(Clone, Copy)]
-enum Stage {
-    Setup = 1,
-    Chdir = 2,
-    User = 3,
-    Exec = 4,
-}
-
-/// What the child needs, in a form that takes no allocation to use.
-struct Prepared<'a> {
-    program: *const libc::c_char,
-    argv: &'a [*const libc::c_char],
-    envp: &'a [*const libc::c_char],
-    cwd: *const libc::c_char,
-    fds: [RawFd; 3],
-    channel: RawFd,
-    user: Option<&'a UserIds>,
-    report: RawFd,
-}
-
 /// Starts the child and waits until it has been exec'ed or has failed to be.
 pub fn spawn(plan: SpawnPlan) -> Result<Spawned, SpawnError> {
     let setup = |source: io::Error| SpawnError::Setup { source };
@@ -192,6 +174,8 @@ pub fn spawn(plan: SpawnPlan) -> Result<Spawned, SpawnError> {
             -1
         },
         user: plan.user.as_ref(),
+        sibling: plan.sibling,
+        files: super::limits::for_children(),
         report,
     };
     let (pid, pidfd, in_cgroup) = clone_child(&prepared, plan.cgroup.as_ref())
@@ -210,7 +194,7 @@ pub fn spawn(plan: SpawnPlan) -> Result<Spawned, SpawnError> {
             });
         }
     }
-    // It has told why and is about to _exit: reap it, it never was a run.
+    // It has told why and is about to _exit: reap it, it never was a run. A sibling is our parent's to reap.
     let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid as i32), None);
     let source =
         io::Error::from_raw_os_error(i32::from_ne_bytes([told[1], told[2], told[3], told[4]]));
@@ -233,151 +217,6 @@ fn dup_high(fd: &OwnedFd) -> io::Result<OwnedFd> {
     let raw = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(10))?;
     // SAFETY: F_DUPFD_CLOEXEC has just made this descriptor and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
-}
-
-/// clone3 into the cgroup; without the cgroup if the kernel refuses that; plain fork where clone3 itself is forbidden.
-fn clone_child(
-    prepared: &Prepared<'_>,
-    cgroup: Option<&OwnedFd>,
-) -> io::Result<(u32, OwnedFd, bool)> {
-    if let Some(cgroup) = cgroup
-        && let Ok((pid, pidfd)) = clone3(prepared, Some(cgroup))
-    {
-        return Ok((pid, pidfd, true));
-    }
-    match clone3(prepared, None) {
-        Ok((pid, pidfd)) => Ok((pid, pidfd, false)),
-        // Containers with an old seccomp profile answer ENOSYS or EPERM to clone3.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-            // SAFETY: the child runs `child_main` only, which makes raw system calls and never returns.
-            let pid = unsafe { libc::fork() };
-            match pid {
-                0 => child_main(prepared),
-                -1 => Err(io::Error::last_os_error()),
-                pid => Ok((pid as u32, super::pidfd::open(pid as u32)?, false)),
-            }
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn clone3(prepared: &Prepared<'_>, cgroup: Option<&OwnedFd>) -> io::Result<(u32, OwnedFd)> {
-    let mut pidfd: RawFd = -1;
-    let into_cgroup = if cgroup.is_some() {
-        CLONE_INTO_CGROUP
-    } else {
-        0
-    };
-    // SAFETY: all-zero is a valid clone_args; the fields used are set below.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = libc::CLONE_PIDFD as u64 | into_cgroup;
-    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
-    // SAFETY: without CLONE_VM the child works on a copy of memory; it runs `child_main` only, which never returns.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
-    };
-    match pid {
-        0 => child_main(prepared),
-        -1 => Err(io::Error::last_os_error()),
-        // SAFETY: the kernel has stored a new, close-on-exec descriptor there, and nobody else knows it.
-        pid => Ok((pid as u32, unsafe { OwnedFd::from_raw_fd(pidfd) })),
-    }
-}
-
-/// The child, from clone to exec. Never returns, allocates nothing, takes no lock.
-fn child_main(prepared: &Prepared<'_>) -> ! {
-    let failed = match child_setup(prepared) {
-        Ok(()) => {
-            // SAFETY: the pointers come from live C strings and null-ended arrays of them.
-            unsafe {
-                libc::execve(
-                    prepared.program,
-                    prepared.argv.as_ptr(),
-                    prepared.envp.as_ptr(),
-                )
-            };
-            Stage::Exec
-        }
-        Err(stage) => stage,
-    };
-    let errno = nix::errno::Errno::last_raw().to_ne_bytes();
-    let report = [failed as u8, errno[0], errno[1], errno[2], errno[3]];
-    // SAFETY: five readable bytes and an open pipe; _exit ends the child without running anything of ours.
-    unsafe {
-        libc::write(prepared.report, report.as_ptr().cast(), report.len());
-        libc::_exit(127)
-    }
-}
-
-fn child_setup(prepared: &Prepared<'_>) -> Result<(), Stage> {
-    // SAFETY: raw calls on integers and on pointers that live in the copied memory; see the module's note.
-    unsafe {
-        check(libc::setsid(), Stage::Setup)?;
-        reset_signals();
-        for (target, source) in prepared.fds.iter().enumerate() {
-            check(libc::dup2(*source, target as RawFd), Stage::Setup)?;
-        }
-        if prepared.channel >= 0 {
-            check(libc::dup2(prepared.channel, 3), Stage::Setup)?;
-        }
-        check(libc::chdir(prepared.cwd), Stage::Chdir)?;
-    }
-    prepared.user.map_or(Ok(()), take_user)
-}
-
-/// The kernel's own `struct sigaction`: handler, flags, restorer and mask, all zero for the default action.
-type KernelSigaction = [u64; 4];
-
-/// A child must not inherit that its parent ignored SIGINT: Python installs no handler then (comfyui-facts 4.7). By system
-/// call, because the C library refuses its two own signals, which its posix_spawn leaves ignored in whoever started us.
-fn reset_signals() {
-    let default: KernelSigaction = [0; 4];
-    let none = 0_u64;
-    let null = std::ptr::null_mut::<libc::c_void>();
-    // SAFETY: a readable action and a readable mask of the kernel's size, 8 bytes for 64 signals.
-    unsafe {
-        for signal in 1..=64 {
-            // KILL and STOP can't be set: nothing to do about those.
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8);
-        }
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const none,
-            null,
-            8,
-        );
-    }
-}
-
-/// By system call, not by the C library, whose versions talk to all threads of a process, and here are none.
-fn take_user(user: &UserIds) -> Result<(), Stage> {
-    // SAFETY: integers, and one array with its length.
-    unsafe {
-        check(
-            libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr())
-                as libc::c_int,
-            Stage::User,
-        )?;
-        check(
-            libc::syscall(libc::SYS_setgid, user.gid) as libc::c_int,
-            Stage::User,
-        )?;
-        check(
-            libc::syscall(libc::SYS_setuid, user.uid) as libc::c_int,
-            Stage::User,
-        )
-    }
-}
-
-fn check(outcome: libc::c_int, stage: Stage) -> Result<(), Stage> {
-    if outcome < 0 { Err(stage) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -406,6 +245,7 @@ mod tests {
             channel: None,
             user: None,
             cgroup: None,
+            sibling: false,
         };
         (plan, read)
     }

@@ -11,3 +11,4 @@ pub mod signal;
 pub mod start;
 pub mod store;
 pub mod table;
+pub mod update;

@@ -1,7 +1,7 @@
 //! Every command in one table: its name, aliases, arguments and what it is for. Help, parsing and a test read it.
 
 use super::act::Action;
-use super::{act, daemon, dump, list, logs, scale, show, signal, start, store};
+use super::{act, daemon, dump, list, logs, scale, show, signal, start, store, update};
 use crate::cli::options::{self, GLOBAL, LOGS, Opt};
 use crate::cli::session::Session;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -287,6 +287,14 @@ pub const COMMANDS: &[Entry] = &[
         options: &[],
         help: "ask whether the daemon answers (and start it)",
         run: |s, _, _| daemon::ping(s),
+    },
+    Entry {
+        name: "update",
+        aliases: &["updatePM2"],
+        words: Words::None,
+        options: &[],
+        help: "hand the daemon over to this program; no app is restarted",
+        run: |s, m, _| update::update(s, m),
     },
     Entry {
         name: "kill",

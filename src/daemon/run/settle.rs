@@ -44,6 +44,8 @@ impl<W: World> Daemon<W> {
         }
         changed.append(&mut self.dirty);
         let answers = self.answers(&mut changed);
+        self.remember(changed.iter().copied());
+        self.reap_ended();
         // Views first: whoever has an answer sees in the next list what it told.
         self.publish_views(&changed);
         for (reply, answer) in answers {

@@ -1,0 +1,100 @@
+//! What another daemon has left: read from the keeper's memory file and from the processes that live.
+
+use super::super::run::Legacy;
+use super::super::settings::Settings;
+use super::super::state::{StateError, TableState};
+use super::super::table::Table;
+use super::super::telemetry;
+use crate::adapters::records::{self, RecordsError};
+use crate::adapters::runner::MARKER;
+use crate::adapters::tree::Roots;
+use crate::core::ids::{Generation, PmId};
+use crate::core::units::Millis;
+use crate::sys::{clock, procfs};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+/// How the answer of a program begins that can go on with a table.
+pub const CHECKED: &str = "fornax can go on";
+
+/// Why a table can't be gone on with.
+#[derive(Debug, thiserror::Error)]
+pub enum LegacyError {
+    /// Its file.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// What is in it.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// The table in the memory file, whatever version has written it.
+pub fn read(table: OwnedFd) -> Result<TableState, LegacyError> {
+    let entries = records::read(table)?;
+    Ok(TableState::from_entries(entries.iter().map(Vec::as_slice))?)
+}
+
+/// The same, ready to go on with.
+pub fn restore(
+    state: TableState,
+    settings: &Settings,
+    roots: &Roots,
+) -> Result<Legacy, LegacyError> {
+    let now = clock::monotonic_ms();
+    let epoch_ms = state
+        .epoch_ms
+        .unwrap_or_else(|| now.saturating_sub(state.mono.0));
+    let found = state
+        .daemon
+        .as_deref()
+        .map(|daemon| running(daemon, roots))
+        .unwrap_or_default();
+    let table = Table::restore(state, settings.defaults, telemetry::wall_ms())?;
+    Ok(Legacy {
+        table,
+        epoch_ms,
+        mono: Millis(now.saturating_sub(epoch_ms)),
+        found,
+    })
+}
+
+/// Root processes that this daemon's runs have, by the mark in their environment: a root leads its own session, what it has
+/// started and left behind does not.
+fn running(daemon: &str, roots: &Roots) -> HashMap<(PmId, Generation), u32> {
+    let leads = |pid: &u32| {
+        procfs::stat(*pid).is_some_and(|process| process.session == *pid && !process.is_dead())
+    };
+    let run = |pid: u32| {
+        let marker = procfs::environ_value(pid, MARKER)?;
+        let (id, generation) = marker
+            .strip_prefix(daemon)?
+            .strip_prefix(':')?
+            .split_once(':')?;
+        Some((
+            (PmId(id.parse().ok()?), Generation(generation.parse().ok()?)),
+            pid,
+        ))
+    };
+    roots
+        .children()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(leads)
+        .filter_map(run)
+        .collect()
+}
+
+/// Whether a daemon of this program could go on with the table in the memory file; what it would go on with.
+pub fn check(table: OwnedFd) -> Result<String, String> {
+    let state = read(table).map_err(|error| error.to_string())?;
+    let instances = state.instances.len();
+    Table::restore(state, Settings::load(None, |_| None).defaults, 0)
+        .map_err(|error| error.to_string())?;
+    Ok(format!("{CHECKED}: {instances} instances"))
+}
+
+/// Tells it.
+pub fn lost(error: LegacyError) -> LegacyError {
+    tracing::error!(%error, "what the former daemon knew cannot be read: its apps live on unsupervised; see `ps` for FORNAX_INSTANCE");
+    error
+}

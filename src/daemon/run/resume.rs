@@ -1,0 +1,158 @@
+//! Going on where another daemon ended: its table, its runs, its timers.
+
+use super::{Daemon, Until, Waiter};
+use crate::adapters::adopt::AdoptPlan;
+use crate::adapters::runner::Told;
+use crate::core::ids::{Generation, PmId};
+use crate::core::instance::{Effect, Event, FailReason, Run, State, Stopping};
+use crate::core::units::Millis;
+use crate::daemon::launch;
+use crate::daemon::table::Table;
+use crate::daemon::timers::TimerKey;
+use crate::daemon::world::World;
+use std::collections::HashMap;
+use tokio::sync::oneshot;
+
+/// What another daemon has left.
+#[derive(Debug)]
+pub struct Legacy {
+    /// Its table.
+    pub table: Table,
+    /// When its clock stood at 0, on the machine's monotonic clock, in milliseconds.
+    pub epoch_ms: u64,
+    /// What its clock would show now.
+    pub mono: Millis,
+    /// Root processes of runs, as they are found among the processes.
+    pub found: HashMap<(PmId, Generation), u32>,
+}
+
+impl<W: World> Daemon<W> {
+    /// Begins with an empty table, for a successor to find.
+    pub fn begin_anew(&mut self) {
+        self.remember_all();
+    }
+
+    /// Takes the table over and serves every run in it. Before [`Daemon::run`].
+    pub fn resume(&mut self, legacy: Legacy) {
+        self.table = legacy.table;
+        (self.epoch_ms, self.origin) = (legacy.epoch_ms, legacy.mono);
+        let ids: Vec<PmId> = self.table.instances.keys().copied().collect();
+        for id in &ids {
+            self.resume_instance(*id, &legacy.found);
+        }
+        self.world.adoption_done();
+        self.dirty.extend(ids);
+        self.remember_all();
+        self.settle();
+    }
+
+    fn resume_instance(&mut self, id: PmId, found: &HashMap<(PmId, Generation), u32>) {
+        let now = self.now();
+        let Some(instance) = self.table.instances.get_mut(&id) else {
+            return;
+        };
+        let generation = instance.machine.generation;
+        let policy = instance.spec.policy.clone();
+        for (kind, at) in instance.machine.timers(&policy, now.mono) {
+            self.timers.arm(
+                at,
+                TimerKey {
+                    id,
+                    generation,
+                    kind,
+                },
+            );
+        }
+        if instance.deleting {
+            // Whoever asked has lost its connection; the deletion goes on.
+            let (ids, until, reply) = (vec![id], Some(Until::Deleted), oneshot::channel().0);
+            self.waiters.push(Waiter { ids, until, reply });
+        }
+        let newborn = found.get(&(id, generation)).copied();
+        match instance.machine.state.clone() {
+            State::Starting(run) | State::Online(run) => {
+                self.adopt(id, run, Told::Begun);
+                self.probe_again(id);
+            }
+            State::Stopping(stopping) | State::Failed(FailReason::CannotBeKilled(stopping)) => {
+                self.resume_stop(id, &stopping, newborn);
+            }
+            State::Spawning => match newborn {
+                Some(pid) => self.adopt(id, run_of(pid, now.mono), Told::Nothing),
+                // It may have lived and died unseen: its successor is a run of its own.
+                None => {
+                    instance.machine.generation = generation.next();
+                    self.carry_out(id, Effect::Spawn(generation.next()), now);
+                }
+            },
+            State::Idle(_) | State::Waiting | State::Backoff { .. } | State::Failed(_) => {}
+        }
+    }
+
+    fn resume_stop(&mut self, id: PmId, stopping: &Stopping, newborn: Option<u32>) {
+        let now = self.now().mono;
+        match (stopping.run, &stopping.exited, newborn) {
+            (Some(run), None, _) => self.adopt(id, run, Told::Begun),
+            (Some(run), Some(_), _) => self.adopt(id, run, Told::Ended),
+            (None, _, Some(pid)) => self.adopt(id, run_of(pid, now), Told::Nothing),
+            (None, _, None) => {
+                let Some(instance) = self.table.instances.get(&id) else {
+                    return;
+                };
+                let generation = instance.machine.generation;
+                let reason = "its daemon ended while it was being started".to_owned();
+                self.step(
+                    id,
+                    Event::SpawnFailed {
+                        generation,
+                        reason,
+                        not_installed: false,
+                    },
+                );
+            }
+        }
+    }
+
+    fn adopt(&mut self, id: PmId, run: Run, told: Told) {
+        let rotation = self.settings.borrow().rotation;
+        let Some(instance) = self.table.instances.get(&id) else {
+            return;
+        };
+        let spec = &instance.spec;
+        let logs = launch::log_config(&spec.logs, spec.fornax.logs.unwrap_or(rotation));
+        let plan = AdoptPlan {
+            id,
+            generation: instance.machine.generation,
+            pid: run.pid,
+            facts: instance.facts.clone().unwrap_or_default(),
+            told,
+            name: spec.name.clone(),
+            namespace: spec.namespace.clone(),
+            pid_path: spec.pid_path.clone(),
+            logs: logs.into(),
+        };
+        let gpu = spec.fornax.gpu.clone();
+        tracing::info!(
+            app = &*spec.name,
+            instance = id.0,
+            pid = run.pid,
+            ?told,
+            "adopted"
+        );
+        self.world.adopt(plan, gpu);
+    }
+
+    fn probe_again(&mut self, id: PmId) {
+        let Some(instance) = self.table.instances.get(&id) else {
+            return;
+        };
+        if let Some(mut plan) = launch::probe_plan(instance, instance.machine.generation) {
+            plan.before = instance.probe.clone();
+            self.world.probe(plan);
+        }
+    }
+}
+
+fn run_of(pid: u32, since: Millis) -> Run {
+    Run { pid, since }
+}
