@@ -221,6 +221,16 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         shutdown: shutdown.clone(),
     };
 
+    let world = RealWorld::new(running, tasks.clone(), home.root().to_owned(), inherited);
+    let mut daemon = Daemon::new(world, bus, snapshots, settings.subscribe());
+    {
+        let _within = main.enter();
+        match legacy {
+            Some(legacy) => daemon.resume(legacy),
+            None => daemon.begin_anew(),
+        }
+    }
+    // Only now: whoever asks sees the apps that were there before.
     let server_thread = {
         let (handle, tasks, http) = (handle.clone(), tasks.clone(), options.http.clone());
         let (sockets, http_server) = (servers.sockets, servers.http);
@@ -249,12 +259,6 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
 
     let end = main.block_on(async {
         let signals = Signals::install().map_err(setup("signal handlers"))?;
-        let world = RealWorld::new(running, tasks.clone(), home.root().to_owned(), inherited);
-        let mut daemon = Daemon::new(world, bus, snapshots, settings.subscribe());
-        match legacy {
-            Some(legacy) => daemon.resume(legacy),
-            None => daemon.begin_anew(),
-        }
         let the_loop = tokio::spawn(daemon.run(Inputs {
             commands,
             events: run_events,

@@ -1,0 +1,286 @@
+//! The daemon and its keeper are killed and replaced for real, and no app notices.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use fornax::pm2::client::Client;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use support::home::{Home, eventually, kill, lives};
+
+/// Writes numbered lines for ever, in bursts.
+const WRITER: &str = "#!/bin/bash\nn=0\nwhile :; do\n  for i in {1..200}; do echo \"line $((n += 1)) of a flood that does not end\"; done\n  sleep 0.002\ndone\n";
+
+/// Python as people write it: without a flush.
+const PYTHON: &str = "import time\nn = 0\nwhile True:\n    n += 1\n    print(f'line {n} from python')\n    time.sleep(0.001)\n";
+
+/// A Node app that answers messages and counts what it has sent.
+const NODE: &str = "let n = 0;\nprocess.on('message', (m) => { if (m && m.topic === 'echo') console.log('heard ' + m.data.word); });\nprocess.on('disconnect', () => console.log('DISCONNECTED'));\nsetInterval(() => { n += 1; console.log('line ' + n + ' from node'); process.send({type: 'axm:monitor', data: {sent: {value: n}}}); }, 2);\n";
+
+/// What must not change of an instance.
+#[derive(Debug, PartialEq)]
+struct Identity {
+    id: u64,
+    pid: u64,
+    restarts: u64,
+    created_at: u64,
+    unique_id: String,
+    status: String,
+}
+
+fn identities(home: &Home) -> BTreeMap<String, Identity> {
+    home.list()
+        .into_iter()
+        .map(|item| {
+            let env = &item["pm2_env"];
+            let identity = Identity {
+                id: item["pm_id"].as_u64().unwrap(),
+                pid: item["pid"].as_u64().unwrap(),
+                restarts: env["restart_time"].as_u64().unwrap(),
+                created_at: env["created_at"].as_u64().unwrap(),
+                unique_id: env["unique_id"].as_str().unwrap().to_owned(),
+                status: env["status"].as_str().unwrap().to_owned(),
+            };
+            (
+                format!("{}:{}", item["name"].as_str().unwrap(), identity.id),
+                identity,
+            )
+        })
+        .collect()
+}
+
+fn status(home: &Home) -> Value {
+    let mut client = Client::connect(&home.root().join("rpc.sock")).unwrap();
+    client.call("fornaxStatus", &[json!({})]).unwrap()
+}
+
+fn keeper_pid(home: &Home) -> u32 {
+    u32::try_from(status(home)["keeper"].as_u64().expect("there is a keeper")).unwrap()
+}
+
+/// Waits for a daemon that is not this one; how long that took.
+fn until_another(home: &Home, before: u32) -> Duration {
+    let began = Instant::now();
+    eventually("another daemon answers", || {
+        let mut client = Client::connect(&home.root().join("rpc.sock")).ok()?;
+        let told: Value = client.call("fornaxStatus", &[json!({})]).ok()?;
+        (told["pid"] != before).then_some(())
+    });
+    began.elapsed()
+}
+
+fn kill_daemon(home: &Home) -> Duration {
+    let pid = home.daemon_pid().unwrap();
+    kill(pid, 9);
+    until_another(home, pid)
+}
+
+/// Every numbered line once, in order, from the first; how many.
+#[track_caller]
+fn assert_whole(home: &Home, log: &str) -> u64 {
+    let text = home.read(log);
+    let mut expected = 0;
+    for line in text.lines().filter(|line| !line.starts_with("heard ")) {
+        let number: u64 = line
+            .strip_prefix("line ")
+            .and_then(|rest| rest.split(' ').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("{log}: a torn line after {expected}: {line:?}"));
+        expected += 1;
+        assert_eq!(number, expected, "{log}: lost or doubled");
+    }
+    expected
+}
+
+fn busy_home() -> Home {
+    let home = Home::with(&[("FORNAX_HTTP", "127.0.0.1:0")]);
+    for (name, text) in [
+        ("writer.sh", WRITER),
+        ("quiet.py", PYTHON),
+        ("ipc.js", NODE),
+    ] {
+        home.app(name, text);
+    }
+    for at in 0..8 {
+        home.run(&["start", "writer.sh", "--name", &format!("w{at}")])
+            .ok();
+    }
+    home.run(&["start", "quiet.py", "--interpreter", "python3"])
+        .ok();
+    home.run(&["start", "ipc.js"]).ok();
+    home
+}
+
+#[test]
+fn ten_times_the_daemon_is_killed_under_a_flood_and_nothing_is_lost() {
+    let home = busy_home();
+    home.run(&["stop", "w7"]).ok();
+    let (before, address, keeper) = (identities(&home), home.http(), keeper_pid(&home));
+    for round in 0..10 {
+        let marks: Vec<usize> = (0..7)
+            .map(|at| home.read(&format!("logs/w{at}-out.log")).len())
+            .collect();
+        let gap = kill_daemon(&home);
+        println!("round {round}: another daemon after {gap:?}");
+        assert_eq!(identities(&home), before, "round {round}");
+        assert_eq!(home.http(), address);
+        for (at, mark) in marks.into_iter().enumerate() {
+            eventually("the flood goes on", || {
+                (home.read(&format!("logs/w{at}-out.log")).len() > mark).then_some(())
+            });
+        }
+    }
+    assert_eq!(keeper_pid(&home), keeper);
+    let mut client = Client::connect(&home.root().join("rpc.sock")).unwrap();
+    let id = before["ipc:9"].id;
+    let _: Value = client
+        .call(
+            "sendDataToProcessId",
+            &[json!({"id": id, "type": "process:msg", "topic": "echo", "data": {"word": "still"}})],
+        )
+        .unwrap();
+    home.until_file_has("logs/ipc-out.log", "heard still");
+    home.run(&["stop", "all"]).ok();
+    for log in (0..7)
+        .map(|at| format!("w{at}"))
+        .chain(["quiet".into(), "ipc".into()])
+    {
+        let lines = assert_whole(&home, &format!("logs/{log}-out.log"));
+        assert!(lines > 100, "{log}: {lines}");
+    }
+}
+
+#[test]
+fn a_killed_keeper_is_replaced_with_its_daemon_and_apps_live_on() {
+    let home = busy_home();
+    let before = identities(&home);
+    for _ in 0..3 {
+        let (keeper, daemon) = (keeper_pid(&home), home.daemon_pid().unwrap());
+        kill(keeper, 9);
+        until_another(&home, daemon);
+        assert_eq!(identities(&home), before);
+        assert_ne!(keeper_pid(&home), keeper);
+        eventually("the old pair is gone", || {
+            (!lives(daemon) && !lives(keeper)).then_some(())
+        });
+    }
+    home.until_file_has("pm2.log", "the keeper was killed");
+    // What is no child of the new keeper is still seen to end, and started again.
+    kill(home.pid("w0"), 9);
+    eventually("w0 is started again", || {
+        (home.item("w0")["pm2_env"]["restart_time"] == 1).then_some(())
+    });
+    home.run(&["stop", "all"]).ok();
+    for log in ["w1", "quiet", "ipc"] {
+        assert_whole(&home, &format!("logs/{log}-out.log"));
+    }
+}
+
+#[test]
+fn what_ends_while_no_daemon_is_there_is_told_with_its_code() {
+    let home = Home::new();
+    home.app(
+        "code.sh",
+        "#!/bin/sh\ntrap 'echo last words >&2; exit 7' TERM\nwhile :; do sleep 0.02; done\n",
+    );
+    home.run(&["start", "code.sh", "--no-autorestart"]).ok();
+    home.run(&[
+        "start",
+        "code.sh",
+        "--name",
+        "again",
+        "--restart-delay",
+        "50",
+    ])
+    .ok();
+    let (keeper, daemon) = (keeper_pid(&home), home.daemon_pid().unwrap());
+    let (once, again) = (home.pid("code"), home.pid("again"));
+    kill(keeper, 19);
+    kill(daemon, 9);
+    kill(once, 15);
+    kill(again, 15);
+    eventually("both have ended", || {
+        let dead = |pid: u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(')')
+                .next()
+                .unwrap_or_default()
+                .starts_with(" Z")
+        };
+        (dead(once) && dead(again)).then_some(())
+    });
+    kill(keeper, 18);
+    until_another(&home, daemon);
+    let item = home.until_status("code", "stopped");
+    assert_eq!(item["pm2_env"]["exit_code"], 7);
+    let item = home.until_status("again", "online");
+    assert_eq!(item["pm2_env"]["restart_time"], 1);
+    assert!(home.read("logs/code-error.log").contains("last words"));
+    assert_eq!(
+        home.read("pm2.log").matches("exited with code [7]").count(),
+        2
+    );
+}
+
+#[test]
+fn an_update_restarts_nothing_and_loses_nothing() {
+    let home = busy_home();
+    let before = identities(&home);
+    let daemon = home.daemon_pid().unwrap();
+    home.run(&["update"]).ok().says(">>>>>>>>>> PM2 updated");
+    assert_ne!(home.daemon_pid().unwrap(), daemon);
+    assert_eq!(identities(&home), before);
+    home.run(&["stop", "all"]).ok();
+    for log in (0..8)
+        .map(|at| format!("w{at}"))
+        .chain(["quiet".into(), "ipc".into()])
+    {
+        assert_whole(&home, &format!("logs/{log}-out.log"));
+    }
+}
+
+#[test]
+fn a_program_that_cannot_go_on_never_gets_the_job() {
+    let home = Home::new();
+    home.app("calm.sh", "#!/bin/sh\nwhile :; do sleep 0.05; done\n");
+    home.run(&["start", "calm.sh"]).ok();
+    let (before, daemon) = (identities(&home), home.daemon_pid().unwrap());
+    let mut client = Client::connect(&home.root().join("rpc.sock")).unwrap();
+    let mut ask = |program: &str| {
+        client
+            .call::<Value>("fornaxHandOver", &[json!({"program": program})])
+            .unwrap_err()
+            .to_string()
+    };
+    let useless = home.app(
+        "useless",
+        "#!/bin/sh\necho 'schema 2 is too new for me' >&2\nexit 1\n",
+    );
+    assert!(ask(&useless).contains("schema 2 is too new for me"));
+    assert!(ask("/no/such/program").contains("/no/such/program"));
+    let silent = home.app("silent", "#!/bin/sh\nexit 0\n");
+    assert!(ask(&silent).contains("cannot go on"));
+    assert_eq!(home.daemon_pid(), Some(daemon), "it was never left");
+    assert_eq!(identities(&home), before);
+}
+
+#[test]
+fn a_program_that_dies_at_once_does_not_keep_the_job() {
+    let home = Home::new();
+    home.app("calm.sh", "#!/bin/sh\nwhile :; do sleep 0.05; done\n");
+    home.run(&["start", "calm.sh"]).ok();
+    let (before, daemon) = (identities(&home), home.daemon_pid().unwrap());
+    let brittle = home.app(
+        "brittle",
+        "#!/bin/sh\n[ \"$2\" = check ] && { echo 'fornax can go on: says who'; exit 0; }\nexit 3\n",
+    );
+    let mut client = Client::connect(&home.root().join("rpc.sock")).unwrap();
+    // The answer may be lost with the connection.
+    let _ = client.call::<Value>("fornaxHandOver", &[json!({"program": brittle})]);
+    until_another(&home, daemon);
+    let why = status(&home)["predecessor"].as_str().unwrap().to_owned();
+    assert!(why.contains("brittle did not stay (exit code 3)"), "{why}");
+    assert_eq!(identities(&home), before);
+    home.until_file_has("pm2.log", "the one before it goes on");
+}
