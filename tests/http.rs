@@ -218,6 +218,7 @@ impl Rig {
             info: Arc::new(DaemonInfo {
                 pid: std::process::id(),
                 started_at_ms: setup.life,
+                life: setup.life,
                 home: home.path().to_owned(),
                 user: "someone".to_owned(),
             }),

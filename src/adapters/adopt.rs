@@ -43,29 +43,7 @@ pub fn adopt(
 ) -> impl Future<Output = ()> + use<> {
     let mut take = |held| inherited.remove(&Key::run(held, plan.id, plan.generation));
     let (input, channel) = (take(Held::Input), take(Held::Channel));
-    let (out, err) = (take(Held::Output), take(Held::Errors));
-    match (out, err) {
-        (Some(out), Some(err)) => {
-            let logs = RunLogs {
-                instance: plan.id,
-                generation: plan.generation,
-                name: plan.name.to_string(),
-                namespace: plan.namespace.to_string(),
-                out,
-                err,
-                config: plan.logs,
-            };
-            if let Err(error) = ctx.plane.attach(logs) {
-                tracing::error!(pid = plan.pid, %error, "an app's output is lost");
-            }
-        }
-        _ => tracing::error!(
-            app = &*plan.name,
-            instance = plan.id.0,
-            pid = plan.pid,
-            "its output pipes were lost with its keeper: what it writes is not seen until it is restarted"
-        ),
-    }
+    let plan = attach(plan, &ctx, inherited);
     ctx.roots.adopt(plan.pid);
     let marker = ctx.marker(plan.id, plan.generation);
     let tree = Tree::adopted(plan.pid, &plan.facts, marker, Arc::clone(&ctx.roots));
@@ -92,4 +70,31 @@ pub fn adopt(
         plan.pid_path,
         ctx,
     )
+}
+
+/// Gives the run's pipes to the log plane.
+pub fn attach(plan: AdoptPlan, ctx: &Running, inherited: &mut Inheritance) -> AdoptPlan {
+    let mut take = |held| inherited.remove(&Key::run(held, plan.id, plan.generation));
+    let (Some(out), Some(err)) = (take(Held::Output), take(Held::Errors)) else {
+        tracing::error!(
+            app = &*plan.name,
+            instance = plan.id.0,
+            pid = plan.pid,
+            "its output pipes are lost: what it writes is not seen until it is restarted"
+        );
+        return plan;
+    };
+    let logs = RunLogs {
+        instance: plan.id,
+        generation: plan.generation,
+        name: plan.name.to_string(),
+        namespace: plan.namespace.to_string(),
+        out,
+        err,
+        config: Arc::clone(&plan.logs),
+    };
+    if let Err(error) = ctx.plane.attach(logs) {
+        tracing::error!(pid = plan.pid, %error, "an app's output is lost");
+    }
+    plan
 }

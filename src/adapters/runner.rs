@@ -26,6 +26,8 @@ use tokio::sync::mpsc;
 
 /// Messages waiting for an app that does not read its channel; a full queue refuses further ones.
 pub(super) const CHANNEL_QUEUE: usize = 64;
+/// So often a process is looked at that ended as the child of a stranger, every 5 ms.
+const REAPED_WITHIN: u32 = 40;
 /// The variable that marks the processes of a run.
 pub const MARKER: &str = "FORNAX_INSTANCE";
 /// How often a tree that outlives its root is looked at.
@@ -341,7 +343,7 @@ async fn follow(
             ready = pidfd.readable() => {
                 match ctx.keeper.standing(handle.pid).await {
                     Standing::Ended(cause) => return cause,
-                    Standing::Unknown => return ExitCause::Unknown,
+                    Standing::Unknown => return exit_of_stranger(pidfd.get_ref()).await,
                     Standing::Alive => {}
                 }
                 match ready {
@@ -369,6 +371,17 @@ async fn follow(
             }
         }
     }
+}
+
+/// How a process has ended whose parent is not our keeper but whoever has inherited it.
+async fn exit_of_stranger(pidfd: &OwnedFd) -> ExitCause {
+    for _ in 0..REAPED_WITHIN {
+        if let Some(cause) = pidfd::exit_of_stranger(pidfd) {
+            return cause;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    ExitCause::Unknown
 }
 
 /// A run with all that serves it.

@@ -242,8 +242,15 @@ impl Session {
 
     /// All instances, without their environments.
     pub fn rows(&mut self) -> anyhow::Result<Vec<ProcRow>> {
-        let client = self.daemon(false)?;
-        Ok(client.call("getMonitorData", &[json!({"env": false})])?)
+        let ask = [json!({"env": false})];
+        match self.daemon(false)?.call("getMonitorData", &ask) {
+            // A daemon that was killed or replaced has a successor, and asking twice changes nothing.
+            Err(ClientError::Broken { .. }) => {
+                self.disconnect();
+                Ok(self.daemon(false)?.call("getMonitorData", &ask)?)
+            }
+            told => Ok(told?),
+        }
     }
 
     /// All instances, whole.

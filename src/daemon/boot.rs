@@ -152,29 +152,14 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     let host = watch::Sender::new(Arc::default());
     let http_state = watch::Sender::new(HttpState::Pending);
     let (roots, runs) = (Arc::new(Roots::new(keeper.clone())), Arc::<Runs>::default());
-    let state = inherited
-        .remove(&Key::own(Held::Table))
-        .and_then(|table| legacy::read(table).map_err(legacy::lost).ok());
-    let mark: Arc<str> = state
-        .as_ref()
-        .and_then(|state| state.daemon.as_deref())
-        .map_or_else(
-            || uuid::Uuid::new_v4().simple().to_string().into(),
-            Into::into,
-        );
-    let legacy = state.and_then(|state| {
-        legacy::restore(state, &settings.borrow(), &roots)
-            .map_err(legacy::lost)
-            .ok()
-    });
+    let estate = legacy::take(&mut inherited, &settings.borrow(), &roots);
     let (hand_overs_in, hand_overs) = mpsc::channel(1);
-    let http_listeners = inherited
-        .extract_if(|key, _| key.held == Held::Http)
-        .map(|(_, listener)| listener)
-        .collect();
+    let started_at_ms = telemetry::wall_ms();
+    let life = estate.life.unwrap_or(started_at_ms);
     let info = DaemonInfo {
         pid: std::process::id(),
-        started_at_ms: telemetry::wall_ms(),
+        started_at_ms,
+        life,
         home: home.root().to_owned(),
         user: nix::unistd::User::from_uid(nix::unistd::getuid())
             .ok()
@@ -187,7 +172,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         roots: Arc::clone(&roots),
         runs: Arc::clone(&runs),
         cgroups: cgroups(),
-        daemon: mark,
+        daemon: estate.mark,
         keeper: keeper.clone(),
     };
     tracing::info!(target: "pm2", "--- New PM2 Daemon started (fornax {}, home {}) ---", env!("CARGO_PKG_VERSION"), home.root().display());
@@ -215,17 +200,17 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
             keeper.clone(),
             predecessor.map(Into::into),
             hand_overs_in,
-            http_listeners,
+            estate.http,
         )),
         info: Arc::new(info),
         shutdown: shutdown.clone(),
     };
 
     let world = RealWorld::new(running, tasks.clone(), home.root().to_owned(), inherited);
-    let mut daemon = Daemon::new(world, bus, snapshots, settings.subscribe());
+    let mut daemon = Daemon::new(world, bus, snapshots, settings.subscribe()).of_life(life);
     {
         let _within = main.enter();
-        match legacy {
+        match estate.legacy {
             Some(legacy) => daemon.resume(legacy),
             None => daemon.begin_anew(),
         }

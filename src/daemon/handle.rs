@@ -28,6 +28,9 @@ pub struct DaemonInfo {
     pub pid: u32,
     /// When it started, in milliseconds since the Unix epoch.
     pub started_at_ms: u64,
+    /// In which life its lines of logs are numbered: when the first of the daemons started that have gone on from each other, in
+    /// milliseconds since the Unix epoch.
+    pub life: u64,
     /// PM2_HOME.
     pub home: PathBuf,
     /// Who runs it.

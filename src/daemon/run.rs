@@ -67,6 +67,7 @@ pub struct Daemon<W> {
     /// What the table's clock showed when this daemon started, and when it stood at 0 on the machine's monotonic clock.
     origin: Millis,
     epoch_ms: u64,
+    life: u64,
     written: remember::Written,
 }
 
@@ -101,6 +102,7 @@ impl<W: World> Daemon<W> {
             stale_events: 0,
             origin: Millis(0),
             epoch_ms: clock::monotonic_ms(),
+            life: 0,
             written: remember::Written::default(),
         }
     }

@@ -47,6 +47,9 @@ pub struct Head {
     pub epoch_ms: u64,
     /// What marks the processes of its runs.
     pub daemon: String,
+    /// See [`DaemonInfo::life`](super::handle::DaemonInfo::life).
+    #[serde(default)]
+    pub life: u64,
     /// See [`Table::next_id`].
     pub next_id: u32,
     /// See [`Table::next_generation`].
@@ -75,6 +78,9 @@ pub struct TableState {
     /// See [`Head::daemon`]; none in schema 1.
     #[serde(default)]
     pub daemon: Option<String>,
+    /// See [`Head::life`]; none in schema 1.
+    #[serde(default)]
+    pub life: Option<u64>,
     /// See [`Table::next_id`].
     pub next_id: u32,
     /// See [`Table::next_generation`].
@@ -156,11 +162,12 @@ pub enum StateError {
 
 impl Table {
     /// The entry for the table itself.
-    pub fn head(&self, epoch_ms: u64, daemon: &str) -> Entry {
+    pub fn head(&self, epoch_ms: u64, daemon: &str, life: u64) -> Entry {
         Entry::Head(Head {
             schema: SCHEMA,
             epoch_ms,
             daemon: daemon.to_owned(),
+            life,
             next_id: self.next_id,
             next_generation: self.next_generation,
         })
@@ -284,6 +291,7 @@ impl TableState {
             mono: Millis(0),
             epoch_ms: Some(head.epoch_ms),
             daemon: Some(head.daemon),
+            life: Some(head.life),
             next_id: head.next_id,
             next_generation: head.next_generation,
             instances: instances.collect(),
@@ -361,7 +369,7 @@ mod tests {
         let (id, wall_ms) = (PmId(0), 1_795_000_000_000);
         let conf = table.instances[&id].conf.to_map();
         let entries = [
-            table.head(77, "d"),
+            table.head(77, "d", 42),
             Entry::Conf(id, conf),
             table.entry(PmId(9)),
             table.entry(id),

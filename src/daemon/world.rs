@@ -35,6 +35,12 @@ pub trait World {
     fn release(&mut self, id: PmId);
     /// Serve a run that another daemon has spawned, and its lease of a GPU. Answered as a spawn is, from where it stands.
     fn adopt(&mut self, _plan: AdoptPlan, _gpu: Option<GpuRef>) {}
+    /// The runs whose descriptors another daemon has left and that were not adopted: they have ended.
+    fn left(&self) -> Vec<(PmId, Generation)> {
+        Vec::new()
+    }
+    /// Write what is in the pipes of such a run.
+    fn drain(&mut self, _plan: AdoptPlan) {}
     /// Nothing more is adopted.
     fn adoption_done(&mut self) {}
     /// The end of this root process is written down.
@@ -220,6 +226,18 @@ impl World for RealWorld {
             self.running.clone(),
             &mut self.inherited,
         ));
+    }
+
+    fn left(&self) -> Vec<(PmId, Generation)> {
+        let outputs = self.inherited.keys().filter(|key| key.held == Held::Output);
+        outputs.map(|key| (key.id, key.generation)).collect()
+    }
+
+    fn drain(&mut self, plan: AdoptPlan) {
+        let (id, generation) = (plan.id, plan.generation);
+        adopt::attach(plan, &self.running, &mut self.inherited);
+        drop(self.running.plane.finish(id, generation));
+        self.running.keeper.release_run(id, generation);
     }
 
     fn adoption_done(&mut self) {

@@ -54,7 +54,7 @@ pub(super) async fn answer(
     let seat = Arc::clone(&app.followers)
         .try_acquire_owned()
         .map_err(|_| Problem::Busy)?;
-    let life = app.handle.info.started_at_ms;
+    let life = app.handle.info.life;
     let (grep, text, all) = (query.grep.clone(), query.text, scope.sources.clone());
     let begun = blocking(app, move |plane| begin(plane, scope, &query, last, life)).await??;
     let feed = Feed {

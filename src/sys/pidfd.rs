@@ -70,6 +70,38 @@ pub fn peek(pid: u32) -> Standing {
     }
 }
 
+/// The kernel's `struct pidfd_info`, as it was first (Linux 6.13; the exit code came with 6.15).
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// How a process has ended that is not our child, once its parent has reaped it. `None`: not yet, or the kernel does not tell
+/// (before Linux 6.15).
+pub fn exit_of_stranger(pidfd: &OwnedFd) -> Option<ExitCause> {
+    const GET_INFO: libc::Ioctl = 0xc040_ff0b_u32 as libc::Ioctl;
+    const EXIT: u64 = 1 << 3;
+    let mut info = Info {
+        mask: EXIT,
+        ..Info::default()
+    };
+    // SAFETY: the kernel writes at most the 64 bytes that the request's number names, which `Info` has.
+    let outcome = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut info) };
+    if outcome != 0 || info.mask & EXIT == 0 {
+        return None;
+    }
+    let status = info.exit_code;
+    Some(if libc::WIFEXITED(status) {
+        ExitCause::Code(libc::WEXITSTATUS(status))
+    } else {
+        ExitCause::Signal(Signal(libc::WTERMSIG(status)))
+    })
+}
+
 /// Waits until the process has ended, at most so long. `false`: it has not.
 pub fn wait_readable(pidfd: &OwnedFd, limit: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
@@ -88,4 +120,31 @@ pub fn reap(pid: u32) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
     let id = Id::Pid(nix::unistd::Pid::from_raw(pid as i32));
     !matches!(waitid(id, flags), Err(_) | Ok(WaitStatus::StillAlive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_peeked_at_until_it_is_reaped_and_told_of_afterwards_by_new_kernels() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "exit 9"])
+            .spawn()
+            .unwrap();
+        let pidfd = open(child.id()).unwrap();
+        assert!(wait_readable(&pidfd, Duration::from_secs(10)).unwrap());
+        for _ in 0..2 {
+            let ended = Standing::Ended(ExitCause::Code(9));
+            assert_eq!(peek(child.id()), ended);
+        }
+        assert_eq!(size_of::<Info>(), 64);
+        assert_eq!(exit_of_stranger(&pidfd), None, "not reaped yet");
+        child.wait().unwrap();
+        assert_eq!(peek(child.id()), Standing::Unknown);
+        match exit_of_stranger(&pidfd) {
+            Some(cause) => assert_eq!(cause, ExitCause::Code(9)),
+            None => println!("this kernel does not tell how a reaped process has ended"),
+        }
+    }
 }

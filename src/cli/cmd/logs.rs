@@ -95,7 +95,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     stream.highlight = options::value(matches, "highlight")
         .filter(|text| !text.is_empty())
         .map(str::to_owned);
-    follow(bus, &wanted, &mut stream)
+    follow(session, bus, &wanted, &mut stream)
 }
 
 /// Everything, from now on: what `start --attach` shows, and programs that stay in the foreground.
@@ -109,7 +109,7 @@ pub fn follow_all(session: &mut Session, mode: Mode) -> anyhow::Result<()> {
         err: false,
     };
     let mut stream = Stream::new(mode, session.output.colour, localtime::text);
-    follow(bus, &wanted, &mut stream)
+    follow(session, bus, &wanted, &mut stream)
 }
 
 /// The last lines of each file, the file that was written last coming last.
@@ -202,12 +202,32 @@ pub fn last_lines(path: &Path, count: usize) -> io::Result<Vec<String>> {
         .collect())
 }
 
-/// Prints what happens until the daemon ends or this command is interrupted.
-fn follow(mut bus: BusClient, wanted: &Wanted, stream: &mut Stream) -> anyhow::Result<()> {
+/// Prints what happens until the daemon ends or this command is interrupted. A daemon that was killed or replaced has a
+/// successor, which listens on the same socket.
+fn follow(
+    session: &Session,
+    mut bus: BusClient,
+    wanted: &Wanted,
+    stream: &mut Stream,
+) -> anyhow::Result<()> {
     loop {
         let (topic, payload) = match bus.next_event() {
             Ok(event) => event,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                let Ok(again) = BusClient::connect(&session.home.pub_socket()) else {
+                    return Ok(());
+                };
+                bus = again;
+                eprintln!(
+                    "[fornax] another daemon has taken over; what was written meanwhile is in the log files"
+                );
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         let payload: Value = serde_json::from_str(&payload).unwrap_or_default();

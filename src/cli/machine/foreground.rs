@@ -81,6 +81,8 @@ pub fn stay(session: &mut Session, signals: &Signals) -> anyhow::Result<ExitCode
             .error("the daemon has ended; see pm2.log in PM2_HOME");
         return Ok(ExitCode::FAILURE);
     }
+    // The daemon may be another one by now.
+    session.disconnect();
     daemon::kill(session)?;
     Ok(ExitCode::SUCCESS)
 }

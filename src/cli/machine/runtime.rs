@@ -99,6 +99,7 @@ pub fn run(name: &'static str, words: &[String], rest: &[String]) -> anyhow::Res
             return Ok(ExitCode::from(2));
         }
     }
+    session.disconnect();
     daemon::kill(&mut session)?;
     Ok(ExitCode::SUCCESS)
 }

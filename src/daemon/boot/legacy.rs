@@ -5,14 +5,17 @@ use super::super::settings::Settings;
 use super::super::state::{StateError, TableState};
 use super::super::table::Table;
 use super::super::telemetry;
+use crate::adapters::keeper::Inheritance;
 use crate::adapters::records::{self, RecordsError};
 use crate::adapters::runner::MARKER;
 use crate::adapters::tree::Roots;
 use crate::core::ids::{Generation, PmId};
+use crate::core::keeping::{Held, Key};
 use crate::core::units::Millis;
 use crate::sys::{clock, procfs};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// How the answer of a program begins that can go on with a table.
 pub const CHECKED: &str = "fornax can go on";
@@ -28,18 +31,47 @@ pub enum LegacyError {
     State(#[from] StateError),
 }
 
+/// All that another daemon has left but its runs' descriptors; for the first of all daemons, a beginning.
+pub struct Estate {
+    /// What marks the processes of its runs.
+    pub mark: Arc<str>,
+    /// In which life it was.
+    pub life: Option<u64>,
+    /// Its table.
+    pub legacy: Option<Legacy>,
+    /// Its listeners of HTTP.
+    pub http: Vec<OwnedFd>,
+}
+
+/// Takes it out of what was inherited. What can't be read is told.
+pub fn take(inherited: &mut Inheritance, settings: &Settings, roots: &Roots) -> Estate {
+    let mut http: Vec<(Key, OwnedFd)> = inherited
+        .extract_if(|key, _| key.held == Held::Http)
+        .collect();
+    http.sort_by_key(|(key, _)| *key);
+    let state = inherited
+        .remove(&Key::own(Held::Table))
+        .and_then(|table| read(table).map_err(lost).ok());
+    let mark = state.as_ref().and_then(|state| state.daemon.as_deref());
+    Estate {
+        mark: mark.map_or_else(
+            || uuid::Uuid::new_v4().simple().to_string().into(),
+            Into::into,
+        ),
+        life: state.as_ref().and_then(|state| state.life),
+        legacy: state.and_then(|state| restore(state, settings, roots).map_err(lost).ok()),
+        http: http.into_iter().map(|(_, listener)| listener).collect(),
+    }
+}
+
 /// The table in the memory file, whatever version has written it.
-pub fn read(table: OwnedFd) -> Result<TableState, LegacyError> {
+fn read(table: OwnedFd) -> Result<TableState, LegacyError> {
     let entries = records::read(table)?;
     Ok(TableState::from_entries(entries.iter().map(Vec::as_slice))?)
 }
 
 /// The same, ready to go on with.
-pub fn restore(
-    state: TableState,
-    settings: &Settings,
-    roots: &Roots,
-) -> Result<Legacy, LegacyError> {
+fn restore(state: TableState, settings: &Settings, roots: &Roots) -> Result<Legacy, LegacyError> {
     let now = clock::monotonic_ms();
     let epoch_ms = state
         .epoch_ms
@@ -93,8 +125,7 @@ pub fn check(table: OwnedFd) -> Result<String, String> {
     Ok(format!("{CHECKED}: {instances} instances"))
 }
 
-/// Tells it.
-pub fn lost(error: LegacyError) -> LegacyError {
+fn lost(error: LegacyError) -> LegacyError {
     tracing::error!(%error, "what the former daemon knew cannot be read: its apps live on unsupervised; see `ps` for FORNAX_INSTANCE");
     error
 }

@@ -62,7 +62,7 @@ impl<W: World> Daemon<W> {
 
     fn head_entry(&self) -> Vec<u8> {
         self.table
-            .head(self.epoch_ms, &self.world.mark())
+            .head(self.epoch_ms, &self.world.mark(), self.life)
             .to_bytes()
     }
 

@@ -27,6 +27,12 @@ pub struct Legacy {
 }
 
 impl<W: World> Daemon<W> {
+    /// In which life this is; see [`DaemonInfo::life`](crate::daemon::handle::DaemonInfo::life).
+    pub fn of_life(mut self, life: u64) -> Self {
+        self.life = life;
+        self
+    }
+
     /// Begins with an empty table, for a successor to find.
     pub fn begin_anew(&mut self) {
         self.remember_all();
@@ -39,6 +45,10 @@ impl<W: World> Daemon<W> {
         let ids: Vec<PmId> = self.table.instances.keys().copied().collect();
         for id in &ids {
             self.resume_instance(*id, &legacy.found);
+        }
+        for (id, generation) in self.world.left() {
+            let plan = self.adopt_plan(id, generation, 0, Told::Ended);
+            plan.into_iter().for_each(|plan| self.world.drain(plan));
         }
         self.world.adoption_done();
         self.dirty.extend(ids);
@@ -114,32 +124,47 @@ impl<W: World> Daemon<W> {
     }
 
     fn adopt(&mut self, id: PmId, run: Run, told: Told) {
-        let rotation = self.settings.borrow().rotation;
         let Some(instance) = self.table.instances.get(&id) else {
             return;
         };
+        let (gpu, generation) = (
+            instance.spec.fornax.gpu.clone(),
+            instance.machine.generation,
+        );
+        if let Some(plan) = self.adopt_plan(id, generation, run.pid, told) {
+            tracing::info!(
+                app = &*plan.name,
+                instance = id.0,
+                pid = run.pid,
+                ?told,
+                "adopted"
+            );
+            self.world.adopt(plan, gpu);
+        }
+    }
+
+    fn adopt_plan(
+        &self,
+        id: PmId,
+        generation: Generation,
+        pid: u32,
+        told: Told,
+    ) -> Option<AdoptPlan> {
+        let rotation = self.settings.borrow().rotation;
+        let instance = self.table.instances.get(&id)?;
         let spec = &instance.spec;
         let logs = launch::log_config(&spec.logs, spec.fornax.logs.unwrap_or(rotation));
-        let plan = AdoptPlan {
+        Some(AdoptPlan {
             id,
-            generation: instance.machine.generation,
-            pid: run.pid,
+            generation,
+            pid,
             facts: instance.facts.clone().unwrap_or_default(),
             told,
             name: spec.name.clone(),
             namespace: spec.namespace.clone(),
             pid_path: spec.pid_path.clone(),
             logs: logs.into(),
-        };
-        let gpu = spec.fornax.gpu.clone();
-        tracing::info!(
-            app = &*spec.name,
-            instance = id.0,
-            pid = run.pid,
-            ?told,
-            "adopted"
-        );
-        self.world.adopt(plan, gpu);
+        })
     }
 
     fn probe_again(&mut self, id: PmId) {
