@@ -4,6 +4,7 @@
 
 mod support;
 
+use fornax::cli::render::ProcRow;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,6 +13,29 @@ use std::time::Duration;
 use support::{Home, eventually};
 
 const LOOP: &str = "#!/bin/bash\nwhile read -r line; do echo \"got $line\"; done < /dev/stdin\nwhile true; do sleep 0.05; done\n";
+
+/// What a table shows of an instance is in its brief form as in the whole, and what it does not show is not there.
+fn assert_brief(brief: &Value, whole: &Value) {
+    let row = |item: &Value| {
+        let json = serde_json::to_vec(&json!([item])).unwrap();
+        let mut row = ProcRow::list_from_json(&json).unwrap().remove(0);
+        for path in [
+            &mut row.exec_path,
+            &mut row.out_log_path,
+            &mut row.err_log_path,
+            &mut row.pid_path,
+        ] {
+            *path = None;
+        }
+        // Figures may have been taken anew in between.
+        (row.cpu, row.memory) = (0.0, 0);
+        row
+    };
+    assert_eq!(row(brief), row(whole));
+    for absent in ["env", "pm_exec_path", "fornax_state", "PATH"] {
+        assert_eq!(brief["pm2_env"].get(absent), None, "{absent}");
+    }
+}
 
 /// A connection that writes frames by hand, so that a fault of our own client cannot hide one of the server's.
 struct Raw(UnixStream);
@@ -121,6 +145,8 @@ fn every_method_answers_in_pm2s_shape() {
     assert_eq!(record["process"]["pid"], record["pid"]);
     let list = rpc.result("getMonitorData", json!([{}]));
     assert!(list[0]["monit"]["cpu"].is_number());
+    let brief = rpc.result("getMonitorData", json!([{"brief": true}]));
+    assert_brief(&brief[0], &list[0]);
 
     assert_eq!(
         rpc.result("sendLineToStdin", json!([{"pm_id": 0, "line": "hi\n"}])),

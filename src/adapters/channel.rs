@@ -4,7 +4,7 @@ use memchr::memchr;
 use serde_json::Value;
 use std::io;
 use std::os::fd::OwnedFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 /// The longest message taken, in bytes; a longer one is dropped with a warning.
@@ -31,13 +31,19 @@ impl Channel {
 
     /// The next messages; empty when what came was none of use. `None` at the end. Cancel-safe.
     pub async fn receive(&mut self) -> Option<Vec<Value>> {
-        // Small, since each app's task holds one for its whole life.
-        let mut buffer = [0_u8; 512];
-        let length = match self.stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return None,
-            Ok(length) => length,
-        };
-        Some(self.take(&buffer[..length]))
+        self.stream.readable().await.ok()?;
+        self.read()
+    }
+
+    /// Apart from the waiting, so that the buffer is not part of what each app's task holds for its whole life.
+    fn read(&mut self) -> Option<Vec<Value>> {
+        let mut buffer = [0_u8; 4096];
+        match self.stream.try_read(&mut buffer) {
+            Ok(0) => None,
+            Ok(length) => Some(self.take(&buffer[..length])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Vec::new()),
+            Err(_) => None,
+        }
     }
 
     fn take(&mut self, mut chunk: &[u8]) -> Vec<Value> {

@@ -1,6 +1,6 @@
 //! Events for whoever listens on `pub.sock`: made only when somebody does, dropped for who is too slow.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::broadcast;
 
 /// Events kept for a slow listener; the oldest are dropped and counted.
@@ -16,25 +16,19 @@ pub struct BusEvent {
 }
 
 /// The sending side. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Bus {
-    sender: broadcast::Sender<BusEvent>,
-}
-
-impl Default for Bus {
-    fn default() -> Self {
-        Self {
-            sender: broadcast::Sender::new(QUEUE),
-        }
-    }
+    /// Made for the first listener: the queue is 57 kB, and most daemons never have one.
+    sender: Arc<OnceLock<broadcast::Sender<BusEvent>>>,
 }
 
 impl Bus {
     /// Publishes what `payload` makes, which is not called when nobody listens.
     pub fn publish(&self, topic: &str, payload: impl FnOnce() -> String) {
-        if self.sender.receiver_count() > 0 {
+        let sender = self.sender.get();
+        if let Some(sender) = sender.filter(|sender| sender.receiver_count() > 0) {
             // An error means that the last listener has just gone.
-            let _ = self.sender.send(BusEvent {
+            let _ = sender.send(BusEvent {
                 topic: topic.into(),
                 payload: payload().into(),
             });
@@ -43,6 +37,8 @@ impl Bus {
 
     /// A new listener, from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<BusEvent> {
-        self.sender.subscribe()
+        self.sender
+            .get_or_init(|| broadcast::Sender::new(QUEUE))
+            .subscribe()
     }
 }

@@ -17,6 +17,10 @@ use tokio::sync::watch;
 const PERIOD: Duration = Duration::from_secs(5);
 /// How often they are taken at most, however many ask.
 const SHORTEST: Duration = Duration::from_millis(250);
+/// How long figures that nobody waits for are put off: whoever has just asked for older ones is served first.
+const AFTER_ANSWER: Duration = Duration::from_millis(20);
+/// New instances since code was released last that make a start of its own.
+const MANY: usize = 16;
 /// How often an installation is looked at.
 const INSTALL_PERIOD: Duration = Duration::from_secs(5);
 
@@ -29,33 +33,43 @@ pub async fn run(
 ) {
     let mut sampler = (Sampler::default(), HostSampler::default());
     host.send_replace(Arc::new(sampler.1.sample()));
-    let (mut snapshots, mut first) = (handle.snapshots.clone(), true);
+    let mut snapshots = handle.snapshots.clone();
+    let mut released = None;
     let mut last = tokio::time::Instant::now();
+    let mut wanted = None;
     loop {
-        let mut asked = false;
         tokio::select! {
             () = handle.shutdown.cancelled() => return,
             () = handle.sample.notified() => {
-                asked = true;
                 // Somebody waits for a run's first figures: those alone, at once.
                 if handle.has_unmeasured() {
                     sampler = first_figures(&handle, &roots, &usages, sampler).await;
                     continue;
                 }
                 // Figures of a moment ago serve whoever asks again.
-                if last.elapsed() < SHORTEST {
-                    continue;
+                if last.elapsed() >= SHORTEST {
+                    wanted.get_or_insert_with(|| tokio::time::Instant::now() + AFTER_ANSWER);
                 }
+                continue;
             }
-            () = tokio::time::sleep_until(last + PERIOD) => {}
+            () = tokio::time::sleep_until(wanted.unwrap_or(last + PERIOD)) => {}
         }
+        let asked = wanted.take().is_some();
         last = tokio::time::Instant::now();
         let (runs, roots) = (handle.runs.all(), Arc::clone(&roots));
         // Nobody waits, and something has happened since: the moment to give back what it needed.
-        let quiet = !asked && (first || snapshots.has_changed().unwrap_or(false));
-        let started = quiet && std::mem::replace(&mut first, false);
+        let quiet = !asked && (released.is_none() || snapshots.has_changed().unwrap_or(false));
+        let mut started = false;
         if quiet {
-            snapshots.mark_unchanged();
+            let instances = snapshots.borrow_and_update().instances.len();
+            started = released.is_none_or(|before| instances >= before + MANY);
+            // After a `delete`, few are many again.
+            released = Some(
+                released
+                    .filter(|_| !started)
+                    .unwrap_or(instances)
+                    .min(instances),
+            );
         }
         let work = tokio::task::spawn_blocking(move || {
             let figures = sampler.0.sample(&roots, &runs);

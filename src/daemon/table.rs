@@ -135,6 +135,7 @@ impl Table {
         let conf = Conf::new(map);
         Conf {
             head: conf.head,
+            listed: self.shared(conf.listed),
             own: conf.own,
             env: self.shared(conf.env),
             flat: self.shared(conf.flat),

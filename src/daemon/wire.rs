@@ -103,6 +103,33 @@ pub fn monitor_item(view: &InstanceView, usage: Usage, with_env: bool, out: &mut
     );
 }
 
+/// An item of a list that is only to be looked at: a tenth of `monitor_item`.
+pub fn list_item(view: &InstanceView, usage: Usage, out: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = write!(
+        out,
+        r#"{{"pid":{},"name":{},"pm2_env":{{{}{}"status":"{}","pm_uptime":{},"created_at":{},"restart_time":{},"unstable_restarts":{},"version":{}"#,
+        view.pid.unwrap_or(0),
+        Value::from(&*view.spec.name),
+        view.conf.listed,
+        if view.conf.listed.is_empty() { "" } else { "," },
+        view.status.as_str(),
+        view.started_at_ms,
+        Value::from(view.created_at_ms),
+        view.restarts,
+        view.unstable_restarts,
+        Value::from(&*view.version),
+    );
+    if let Some(pid) = view.axm.options.get("pid") {
+        let _ = write!(out, r#","axm_options":{{"pid":{pid}}}"#);
+    }
+    let _ = write!(
+        out,
+        r#"}},"pm_id":{},"monit":{{"memory":{},"cpu":{}}}}}"#,
+        view.id, usage.memory, usage.cpu
+    );
+}
+
 /// A process record as action methods answer it.
 pub fn record(view: &InstanceView, out: &mut String) {
     let pid = view.pid.unwrap_or(0);

@@ -1,7 +1,7 @@
 //! A client of `rpc.sock` and `pub.sock`, without a runtime: a command starts, asks, prints and ends.
 
 use super::amp;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{self, Read, Write};
@@ -45,6 +45,9 @@ pub enum ClientError {
     Refused(String),
 }
 
+/// Bytes taken from a socket at once.
+const CHUNK: usize = 32 << 10;
+
 /// A connection to `rpc.sock`.
 #[derive(Debug)]
 pub struct Client {
@@ -80,12 +83,51 @@ impl Client {
 
     /// Calls without waiting for an answer.
     pub fn send(&mut self, method: &str, args: &[Value]) -> Result<(), ClientError> {
+        let message = self.message(method, args);
+        self.write(method, &message)
+    }
+
+    /// Two calls in one go, so that the second does not wait for the answer to the first. Both results as `call` gives them.
+    pub fn call_both<A: DeserializeOwned, B: DeserializeOwned>(
+        &mut self,
+        first: (&str, &[Value]),
+        second: (&str, &[Value]),
+    ) -> Result<(A, B), ClientError> {
+        let number = self.calls;
+        let mut messages = self.message(first.0, first.1);
+        messages.extend(self.message(second.0, second.1));
+        self.write(first.0, &messages)?;
+        let (mut a, mut b) = (None, None);
+        // In whatever order they come.
+        loop {
+            let answer = self.answer(first.0)?;
+            match answer.call.and_then(|call| call.checked_sub(number)) {
+                Some(0) => a = Some(answer.read::<(A,)>(first.0)??.0),
+                Some(1) => b = Some(answer.read::<(B,)>(second.0)??.0),
+                _ => {
+                    return Err(ClientError::Answer {
+                        method: first.0.to_owned(),
+                        reason: "it answers a call that was not made".to_owned(),
+                    });
+                }
+            }
+            (a, b) = match (a, b) {
+                (Some(a), Some(b)) => return Ok((a, b)),
+                incomplete => incomplete,
+            };
+        }
+    }
+
+    fn message(&mut self, method: &str, args: &[Value]) -> Vec<u8> {
         let call = serde_json::json!({"type": "call", "method": method, "args": args}).to_string();
         let id = format!("{}:{}", std::process::id(), self.calls);
         self.calls += 1;
-        let message = amp::encode(&[&amp::json(&call), &amp::text(&id)]);
+        amp::encode(&[&amp::json(&call), &amp::text(&id)])
+    }
+
+    fn write(&mut self, method: &str, messages: &[u8]) -> Result<(), ClientError> {
         self.stream
-            .write_all(&message)
+            .write_all(messages)
             .map_err(|source| ClientError::Broken {
                 method: method.to_owned(),
                 source,
@@ -157,24 +199,52 @@ impl Client {
         &mut self,
         method: &str,
     ) -> Result<(Option<u64>, Result<T, ClientError>), ClientError> {
+        let answer = self.answer(method)?;
+        Ok((answer.call, answer.read(method)?))
+    }
+
+    fn answer(&mut self, method: &str) -> Result<Reception, ClientError> {
         let message = next_message(&mut self.stream, &mut self.buffer).map_err(|source| {
             ClientError::Broken {
                 method: method.to_owned(),
                 source,
             }
         })?;
+        let [body, id] = message.as_slice() else {
+            return Err(ClientError::Answer {
+                method: method.to_owned(),
+                reason: format!("{} parts instead of 2", message.len()),
+            });
+        };
+        let call = std::str::from_utf8(id)
+            .ok()
+            .and_then(|id| id.rsplit(':').next()?.parse().ok());
+        Ok(Reception {
+            call,
+            body: body.clone(),
+        })
+    }
+}
+
+/// An answer as it came.
+struct Reception {
+    /// The number of the call it is for.
+    call: Option<u64>,
+    body: Bytes,
+}
+
+impl Reception {
+    /// Its results, or the daemon's refusal.
+    fn read<T: DeserializeOwned>(
+        &self,
+        method: &str,
+    ) -> Result<Result<T, ClientError>, ClientError> {
         let bad = |reason: String| ClientError::Answer {
             method: method.to_owned(),
             reason,
         };
-        let [body, id] = message.as_slice() else {
-            return Err(bad(format!("{} parts instead of 2", message.len())));
-        };
-        let id = std::str::from_utf8(id)
-            .ok()
-            .and_then(|id| id.rsplit(':').next()?.parse().ok());
         let body =
-            amp::as_json(body).ok_or_else(|| bad("its first part is not JSON".to_owned()))?;
+            amp::as_json(&self.body).ok_or_else(|| bad("its first part is not JSON".to_owned()))?;
         #[derive(serde::Deserialize)]
         struct Reply<T> {
             args: Option<T>,
@@ -188,11 +258,11 @@ impl Client {
                 let words = error
                     .as_str()
                     .map_or_else(|| error.to_string(), str::to_owned);
-                Ok((id, Err(ClientError::Refused(words))))
+                Ok(Err(ClientError::Refused(words)))
             }
             Ok(Reply {
                 args: Some(args), ..
-            }) => Ok((id, Ok(args))),
+            }) => Ok(Ok(args)),
             Ok(Reply { args: None, .. }) => {
                 Err(bad("it holds neither a result nor an error".to_owned()))
             }
@@ -242,7 +312,7 @@ impl BusClient {
 }
 
 fn next_message(stream: &mut UnixStream, buffer: &mut BytesMut) -> io::Result<Vec<bytes::Bytes>> {
-    let mut chunk = vec![0_u8; 65_536];
+    let mut chunk = vec![0_u8; CHUNK];
     loop {
         match amp::decode(buffer) {
             Ok(Some(message)) => return Ok(message),

@@ -200,16 +200,22 @@ fn records(views: &[Arc<InstanceView>]) -> String {
     )
 }
 
-/// PM2's list. `{"env": false}` (ours; PM2's daemon takes no notice) leaves the environments out: a list needs none of them.
+/// PM2's list. Ours, of which PM2's daemon takes no notice: `{"env": false}` leaves the environments out, and `{"brief": true}`
+/// all that a table does not show.
 async fn monitor_data(arg: &Value, handle: &Handle) -> Outcome {
     handle.refresh_usages().await;
     let with_env = arg["env"] != Value::Bool(false);
+    let brief = arg["brief"] == Value::Bool(true);
     let mut out = String::from("[");
     for (at, view) in handle.snapshot().instances.iter().enumerate() {
         if at > 0 {
             out.push(',');
         }
-        wire::monitor_item(view, handle.usage(view), with_env, &mut out);
+        if brief {
+            wire::list_item(view, handle.usage(view), &mut out);
+        } else {
+            wire::monitor_item(view, handle.usage(view), with_env, &mut out);
+        }
     }
     out.push(']');
     Results(out)

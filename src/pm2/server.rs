@@ -13,6 +13,9 @@ use tokio_util::task::TaskTracker;
 /// Calls that one connection may have open; further ones wait in its socket.
 const CALLS_IN_FLIGHT: usize = 64;
 
+/// Room for what a client usually asks, in bytes, so that it is read at once.
+const USUAL_CALLS: usize = 512;
+
 /// Serves both sockets until the daemon ends.
 pub async fn serve(rpc: UnixListener, events: UnixListener, handle: Handle, tasks: TaskTracker) {
     loop {
@@ -49,7 +52,7 @@ fn log_end(served: io::Result<()>) {
 
 /// One client of `rpc.sock`. One that connects and says nothing, as PM2's ping does, is served too.
 async fn connection(mut stream: UnixStream, handle: Handle) -> io::Result<()> {
-    let mut buffer = BytesMut::new();
+    let mut buffer = BytesMut::with_capacity(USUAL_CALLS);
     let mut open = FuturesUnordered::new();
     loop {
         while open.len() < CALLS_IN_FLIGHT {

@@ -27,9 +27,9 @@ pub fn trim() {
     }
 }
 
-/// Unmaps the pages of program code that the start has touched: nearly all of it, of which an idle daemon uses a fifth. What is
-/// used again comes back by a minor fault from the page cache. Once, after the start, and never again: what a working daemon
-/// uses stays mapped, so that it is not the first to go when memory is short.
+/// Unmaps the pages of program code that a start has touched, the daemon's own or that of many apps: nearly all of it, of which
+/// an idle daemon uses a fifth. What is used again comes back by a minor fault from the page cache. Once after such a start, and
+/// not in between: what a working daemon uses stays mapped, so that it is not the first to go when memory is short.
 pub fn release_code() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
         return;

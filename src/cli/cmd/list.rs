@@ -11,8 +11,13 @@ use std::io::IsTerminal;
 
 /// `pm2 list`.
 pub fn run(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
-    let rows = session.rows()?;
-    let metrics: Value = session.daemon(false)?.call("getSystemData", &[json!({})])?;
+    // Only the blocks of `-m` tell more than the table.
+    let brief = !options::flag(matches, "mini-list");
+    let wanted = json!({"env": false, "brief": brief});
+    let (rows, metrics): (Vec<ProcRow>, Value) = session.daemon(false)?.call_both(
+        ("getMonitorData", &[wanted]),
+        ("getSystemData", &[json!({})]),
+    )?;
     show(session, matches, &rows, &metrics)
 }
 

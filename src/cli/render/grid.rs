@@ -1,6 +1,7 @@
 //! A table with box borders: fixed or fitted columns, one space of padding, long cells cut with an ellipsis.
 
 use super::style::{Style, paint, plain};
+use std::borrow::Cow;
 
 /// One cell: its text without colour codes, and how it is coloured.
 #[derive(Debug, Clone, Default)]
@@ -109,28 +110,29 @@ impl Grid {
         colour: bool,
         out: &mut String,
     ) {
-        let cells: Vec<Vec<&str>> = row
-            .iter()
-            .map(|cell| cell.text.split('\n').collect())
-            .collect();
-        let height = cells.iter().map(Vec::len).max().unwrap_or(1);
+        let lines = |cell: &Cell| cell.text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let height = row.iter().map(lines).max().unwrap_or(1);
         let border = paint("│", &[Style::Gray], colour);
         for line in 0..height {
             for (at, width) in widths.iter().enumerate() {
                 let inner = width.saturating_sub(2);
-                let text = cells
+                let text = row
                     .get(at)
-                    .and_then(|lines| lines.get(line))
-                    .copied()
+                    .and_then(|cell| cell.text.split('\n').nth(line))
                     .unwrap_or_default();
                 let text = cut(text, inner);
-                let fill = " ".repeat(inner.saturating_sub(length(&text)) + 1);
+                let fill = inner.saturating_sub(length(&text)) + 1;
                 *out += &border;
                 if is_head || (self.keyed && at == 0) {
-                    *out += &paint(&format!(" {text}{fill}"), KEY, colour);
+                    let padded = format!(" {text}{:fill$}", "");
+                    *out += &paint(&padded, KEY, colour);
                 } else {
-                    let styles = row.get(at).map_or(&[][..], |cell| cell.styles);
-                    *out += &format!(" {}{fill}", paint(&text, styles, colour));
+                    out.push(' ');
+                    match row.get(at).map_or(&[][..], |cell| cell.styles) {
+                        [] => *out += &text,
+                        styles => *out += &paint(&text, styles, colour),
+                    }
+                    out.extend(std::iter::repeat_n(' ', fill));
                 }
             }
             *out += &border;
@@ -146,13 +148,13 @@ pub fn length(text: &str) -> usize {
 }
 
 /// `text`, or its first `width - 1` characters and an ellipsis.
-fn cut(text: &str, width: usize) -> String {
+fn cut(text: &str, width: usize) -> Cow<'_, str> {
     if length(text) <= width {
-        return text.to_owned();
+        return text.into();
     }
     let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
     cut.push('…');
-    cut
+    cut.into()
 }
 
 #[cfg(test)]

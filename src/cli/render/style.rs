@@ -74,6 +74,9 @@ pub fn paint(text: &str, styles: &[Style], colour: bool) -> String {
 /// `text` without control characters, so that a name or a log line cannot move the cursor or change colours.
 /// A tab becomes a space; line breaks go too unless `keep_lines`.
 pub fn plain(text: &str, keep_lines: bool) -> String {
+    if text.bytes().all(|byte| (b' '..0x7f).contains(&byte)) {
+        return text.to_owned();
+    }
     text.chars()
         .filter_map(|c| match c {
             '\n' if keep_lines => Some(c),

@@ -29,6 +29,9 @@ pub const RUNTIME_KEYS: [&str; 19] = [
     "_tree_pids",
 ];
 
+/// What a list shows of a configuration, its name apart.
+const LISTED: [&str; 5] = ["namespace", "exec_mode", "username", "watch", "pmx_module"];
+
 /// Keys that belong to one life of an instance, which PM2 leaves out of its dump.
 const NOT_DUMPED: [&str; 4] = ["instances", "pm_id", "prev_restart_delay", "fornax_state"];
 
@@ -45,6 +48,8 @@ pub fn dumped(mut env: Value) -> Value {
 pub struct Conf {
     /// Its keys but the environment, as the inside of a JSON object.
     pub head: Arc<str>,
+    /// Those of them that a list shows.
+    pub listed: Arc<str>,
     /// Its environment but `own`, as a JSON object.
     pub env: Arc<str>,
     /// The variable of its environment that bears the app's own name, as the inside of a JSON object; often empty. PM2 gives
@@ -71,6 +76,7 @@ impl Conf {
                     .filter(|(key, _)| !RUNTIME_KEYS.contains(&key.as_str())),
             )
             .into(),
+            listed: inside(map.iter().filter(|(key, _)| LISTED.contains(&key.as_str()))).into(),
             env: format!("{{{}}}", inside(shared())).into(),
             own: inside(env.iter().filter(|(key, _)| own(key))).into(),
             flat: inside(shared().filter(|(key, _)| !configured(key))).into(),
@@ -152,6 +158,14 @@ mod tests {
             json!({"name": "a\"b", "args": ["x"], "env": {"A": "1", "name": "shadowed"}})
         );
         assert_eq!(&*conf.flat, r#""A":"1""#);
+    }
+
+    #[test]
+    fn what_a_list_shows_is_kept_apart_in_the_words_it_came_in() {
+        let listed = |value| conf(value).listed.to_string();
+        let app = json!({"name": "a", "watch": ["src"], "args": ["x"], "namespace": 7, "env": {"watch": "1"}});
+        assert_eq!(listed(app), r#""watch":["src"],"namespace":7"#);
+        assert_eq!(listed(json!({"name": "a"})), "");
     }
 
     #[test]
