@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::home::{Home, eventually, kill, lives};
 
 /// Writes numbered lines for ever, in bursts.
-const WRITER: &str = "#!/bin/bash\nn=0\nwhile :; do\n  for i in {1..200}; do echo \"line $((n += 1)) of a flood that does not end\"; done\n  sleep 0.002\ndone\n";
+const WRITER: &str = "#!/bin/bash\nn=0\nwhile :; do\n  for i in {1..50}; do echo \"line $((n += 1)) of a flood that does not end\"; done\n  sleep 0.02\ndone\n";
 
 /// Python as people write it: without a flush.
 const PYTHON: &str = "import time\nn = 0\nwhile True:\n    n += 1\n    print(f'line {n} from python')\n    time.sleep(0.001)\n";

@@ -28,6 +28,8 @@ use tokio::sync::mpsc;
 pub(super) const CHANNEL_QUEUE: usize = 64;
 /// So often a process is looked at that ended as the child of a stranger, every 5 ms.
 const REAPED_WITHIN: u32 = 40;
+/// How long after a run's end what it has left on disk is tidied up.
+const TIDY_AFTER: Duration = Duration::from_millis(20);
 /// The variable that marks the processes of a run.
 pub const MARKER: &str = "FORNAX_INSTANCE";
 /// How often a tree that outlives its root is looked at.
@@ -234,20 +236,20 @@ pub(super) async fn serve(
     let leftovers = if told == Told::Ended {
         true
     } else {
-        let mut cause = match pidfd {
-            Some(pidfd) => follow(&ctx, &handle, id, generation, pidfd, channel, outbox).await,
+        if let Some(pidfd) = &pidfd {
+            follow(&ctx, &handle, id, generation, pidfd, channel, outbox).await;
+        }
+        // Asked first and awaited last: the log thread works while we ask how it has ended, and look at what it has left.
+        let finished = ctx.plane.finish(id, generation);
+        let mut cause = match &pidfd {
+            Some(pidfd) => ended(&ctx, &handle, pidfd).await,
             None => ExitCause::Unknown,
         };
-        // Asked first and awaited last: the log thread works while we look at what the run has left.
-        let finished = ctx.plane.finish(id, generation);
         if cause == ExitCause::Signal(Signal::KILL)
             && !handle.killed.load(Ordering::Relaxed)
             && procfs::oom_kills() > handle.oom_kills
         {
             cause = ExitCause::OomKilled;
-        }
-        if let Some(path) = &pid_path {
-            remove_pid_file(path, handle.pid);
         }
         let leftovers = handle.tree.has_leftovers();
         // An error means that the plane is shutting down, and the daemon with it.
@@ -258,6 +260,10 @@ pub(super) async fn serve(
             stderr_tail,
         })
         .await;
+        if let Some(path) = pid_path {
+            let pid = handle.pid;
+            tokio::task::spawn_blocking(move || remove_pid_file(&path, pid));
+        }
         leftovers
     };
     if leftovers {
@@ -272,11 +278,19 @@ pub(super) async fn serve(
         ctx.roots.reap_strays();
         let _ = tell(RunEventKind::TreeEmpty).await;
     }
-    // The loop first: a successor waits for its word, and nobody for the folder.
-    tokio::task::yield_now().await;
+    // The successor first, if there is one: it is on its way, and nobody waits for these.
+    tokio::time::sleep(TIDY_AFTER).await;
     handle.tree.remove_cgroup();
     ctx.runs.remove(id, generation);
     ctx.keeper.release_run(id, generation);
+}
+
+/// How a root has ended whose descriptor says that it has.
+async fn ended(ctx: &Running, handle: &RunHandle, pidfd: &AsyncFd<OwnedFd>) -> ExitCause {
+    match ctx.keeper.standing(handle.pid).await {
+        Standing::Ended(cause) => cause,
+        Standing::Unknown | Standing::Alive => exit_of_stranger(pidfd.get_ref()).await,
+    }
 }
 
 /// The runs in progress, by instance: the one place where a run's descriptors are found.
@@ -333,26 +347,18 @@ async fn follow(
     handle: &RunHandle,
     id: PmId,
     generation: Generation,
-    pidfd: AsyncFd<OwnedFd>,
+    pidfd: &AsyncFd<OwnedFd>,
     channel: Option<Channel>,
     mut outbox: mpsc::Receiver<Value>,
-) -> ExitCause {
+) {
     let mut channel = channel;
     loop {
         tokio::select! {
             ready = pidfd.readable() => {
-                match ctx.keeper.standing(handle.pid).await {
-                    Standing::Ended(cause) => return cause,
-                    Standing::Unknown => return exit_of_stranger(pidfd.get_ref()).await,
-                    Standing::Alive => {}
+                if let Err(error) = ready {
+                    tracing::error!(pid = handle.pid, %error, "cannot wait for a child");
                 }
-                match ready {
-                    Ok(mut guard) => guard.clear_ready(),
-                    Err(error) => {
-                        tracing::error!(pid = handle.pid, %error, "cannot wait for a child");
-                        return ExitCause::Unknown;
-                    }
-                }
+                return;
             }
             messages = async { match &mut channel { Some(open) => open.receive().await, None => std::future::pending().await } } => {
                 match messages {

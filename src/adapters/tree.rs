@@ -229,9 +229,15 @@ impl Tree {
         found
     }
 
-    /// The live processes of the run now.
+    /// The live processes of the run now. With a cgroup only those are looked at, else every process of the machine.
     pub fn members(&self) -> Vec<ProcStat> {
-        self.members_in(&Forest::scan(&self.roots))
+        match &self.cgroup {
+            Some(cgroup) => {
+                let all = cgroup.members().into_iter().filter_map(procfs::stat);
+                self.members_in(&Forest::of(all.collect(), HashSet::new()))
+            }
+            None => self.members_in(&Forest::scan(&self.roots)),
+        }
     }
 
     /// Whether anything of the run lives after its root has been reaped. Cheap: it looks at orphans only.

@@ -8,7 +8,7 @@ use crate::core::exit::ExitCause;
 use crate::core::keeping::{self, Notice, Order, Standing};
 use crate::core::signal::Signal;
 use crate::sys::spawn::SpawnError;
-use crate::sys::{fds, limits, packets, pidfd};
+use crate::sys::{fds, heap, limits, packets, pidfd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use std::io;
@@ -204,7 +204,12 @@ impl Keeper {
                 Some(Order::Peek(pid)) => self.say(&Notice::Status(pid, standing(pid)), &[]),
                 Some(Order::Reap(pid)) => drop(pidfd::reap(pid)),
                 Some(Order::Fetch) => self.give(),
-                Some(Order::Ready) => daemon.ready = true,
+                Some(Order::Ready) => {
+                    daemon.ready = true;
+                    // From here on next to nothing of the program is used.
+                    heap::release_code();
+                    heap::trim();
+                }
                 Some(Order::Bye) => daemon.leaving = true,
                 Some(Order::Replace) => self.replacement = fds.into_iter().flatten().next(),
                 None => {}

@@ -1,10 +1,12 @@
 //! From clone to exec: the part of a spawn that runs in the child.
 
 use super::UserIds;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// clone3(2); the libc crate's constant overflows its type.
+/// clone3(2); the libc crate's constants overflow their type.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Where the child failed, as it tells us through the error pipe.
@@ -29,27 +31,45 @@ pub(super) struct Prepared<'a> {
     pub sibling: bool,
     /// The soft limit of open files.
     pub files: Option<u64>,
+    /// The signals that we ignore, a bit each.
+    pub ignored: u64,
+    /// Every signal is to be reset, not only those.
+    pub reset_all: Cell<bool>,
     pub report: RawFd,
 }
 
-/// clone3 into the cgroup; without the cgroup, or if the kernel refuses it, clone.
+/// clone3 into the cgroup, or without it if the kernel refuses that; clone where clone3 itself is refused (old kernels, and
+/// containers with an old seccomp profile).
 pub(super) fn clone_child(
     prepared: &Prepared<'_>,
     cgroup: Option<&OwnedFd>,
 ) -> io::Result<(u32, OwnedFd, bool)> {
     if let Some(cgroup) = cgroup
-        && let Ok((pid, pidfd)) = clone_into(prepared, cgroup)
+        && let Ok((pid, pidfd)) = clone_clear(prepared, Some(cgroup))
     {
         return Ok((pid, pidfd, true));
     }
-    clone_borrowing(prepared).map(|(pid, pidfd)| (pid, pidfd, false))
+    let (pid, pidfd) = match clone_clear(prepared, None) {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)
+            ) =>
+        {
+            prepared.reset_all.set(true);
+            clone_plain(prepared)?
+        }
+        cloned => cloned?,
+    };
+    Ok((pid, pidfd, false))
 }
 
-fn clone_into(prepared: &Prepared<'_>, cgroup: &OwnedFd) -> io::Result<(u32, OwnedFd)> {
+/// clone3, with all handlers of signals cleared in the child.
+fn clone_clear(prepared: &Prepared<'_>, cgroup: Option<&OwnedFd>) -> io::Result<(u32, OwnedFd)> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is a valid clone_args; the fields used are set below.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP;
+    args.flags = libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     if prepared.sibling {
         // It tells our parent as we do; clone3 wants no signal named then.
@@ -57,7 +77,10 @@ fn clone_into(prepared: &Prepared<'_>, cgroup: &OwnedFd) -> io::Result<(u32, Own
     } else {
         args.exit_signal = libc::SIGCHLD as u64;
     }
-    args.cgroup = cgroup.as_raw_fd() as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
     let mut stack: Vec<u128> = Vec::new();
     if prepared.user.is_none() && cfg!(target_arch = "x86_64") {
         stack.reserve(STACK / size_of::<u128>());
@@ -65,16 +88,11 @@ fn clone_into(prepared: &Prepared<'_>, cgroup: &OwnedFd) -> io::Result<(u32, Own
         args.stack = stack.as_mut_ptr() as u64;
         args.stack_size = (stack.capacity() * size_of::<u128>()) as u64;
     }
-    let blocked = SignalsBlocked::now();
-    // SAFETY: with a stack of its own the child borrows our memory, as in `clone_borrowing`; without, it works on a copy.
-    // Either way it runs `entry` only, which never returns.
-    let pid = unsafe { clone3(&mut args, prepared) };
-    drop(blocked);
-    match pid {
-        // SAFETY: the kernel has stored a new, close-on-exec descriptor there, and nobody else knows it.
-        Ok(pid) => Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
-        Err(error) => Err(error),
-    }
+    // SAFETY: with a stack of its own the child borrows our memory, as in `clone_plain`; without, it works on a copy. Either
+    // way it runs `entry` only, which never returns.
+    let pid = unsafe { clone3(&mut args, prepared) }?;
+    // SAFETY: the kernel has stored a new, close-on-exec descriptor there, and nobody else knows it.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
 /// The C library has no face for clone3, and only assembly can go on in the child, whose stack is another.
@@ -132,7 +150,7 @@ extern "C" fn entry(prepared: *mut libc::c_void) -> libc::c_int {
 /// What the child needs of stack until exec, in bytes.
 const STACK: usize = 32 << 10;
 
-fn clone_borrowing(prepared: &Prepared<'_>) -> io::Result<(u32, OwnedFd)> {
+fn clone_plain(prepared: &Prepared<'_>) -> io::Result<(u32, OwnedFd)> {
     let mut flags = libc::CLONE_PIDFD | libc::SIGCHLD;
     if prepared.user.is_none() {
         flags |= libc::CLONE_VM | libc::CLONE_VFORK;
@@ -220,7 +238,7 @@ fn child_setup(prepared: &Prepared<'_>) -> Result<(), Stage> {
     // SAFETY: raw calls on integers and on pointers that live in the copied memory; see the module's note.
     unsafe {
         check(libc::setsid(), Stage::Setup)?;
-        reset_signals();
+        reset_signals(prepared);
         for (target, source) in prepared.fds.iter().enumerate() {
             check(libc::dup2(*source, target as RawFd), Stage::Setup)?;
         }
@@ -243,7 +261,7 @@ type KernelSigaction = [u64; 4];
 
 /// A child must not inherit that its parent ignored SIGINT: Python installs no handler then (comfyui-facts 4.7). By system
 /// call, because the C library refuses its two own signals, which its posix_spawn leaves ignored in whoever started us.
-fn reset_signals() {
+fn reset_signals(prepared: &Prepared<'_>) {
     let default: KernelSigaction = [0; 4];
     let none = 0_u64;
     let null = std::ptr::null_mut::<libc::c_void>();
@@ -251,7 +269,9 @@ fn reset_signals() {
     unsafe {
         for signal in 1..=64 {
             // KILL and STOP can't be set: nothing to do about those.
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8);
+            if prepared.reset_all.get() || prepared.ignored >> (signal - 1) & 1 == 1 {
+                libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8);
+            }
         }
         libc::syscall(
             libc::SYS_rt_sigprocmask,
