@@ -942,6 +942,32 @@ fn a_negative_time_is_an_error_that_names_its_place() {
 }
 
 #[test]
+fn http_moves_between_addresses_of_one_port_though_its_keeper_holds_them() {
+    let home = with_http();
+    let port = home.http().rsplit_once(':').unwrap().1.to_owned();
+    let mut rpc = connect(&home);
+    for host in ["localhost", "127.0.0.1"] {
+        let wanted = format!("{host}:{port}");
+        let _: Value = rpc
+            .call("fornaxListen", &[json!({ "address": wanted })])
+            .unwrap();
+        assert_eq!(home.http(), format!("127.0.0.1:{port}"));
+        assert_eq!(home.get("/health").0, 200);
+    }
+    let before = home.daemon_pid().unwrap();
+    support::home::kill(before, 9);
+    eventually("another daemon serves the same port", || {
+        let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).ok()?;
+        stream
+            .write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            .ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        (home.daemon_pid()? != before && text.contains("200")).then_some(())
+    });
+}
+
+#[test]
 fn the_document_names_tests_that_there_are() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();

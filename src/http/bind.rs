@@ -3,6 +3,7 @@
 use super::address::{self, Wanted};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -74,6 +75,21 @@ impl Bound {
             (IpAddr::V6(Ipv6Addr::LOCALHOST), port).into(),
             &error,
         ))
+    }
+
+    /// The sockets that a daemon before this one has left. `None`: there are none that listen.
+    pub fn inherited(left: Vec<OwnedFd>) -> Option<Self> {
+        let sockets: Vec<TcpListener> = left
+            .into_iter()
+            .filter_map(|socket| TcpListener::from_std(socket.into()).ok())
+            .collect();
+        let address = sockets.first()?.local_addr().ok()?;
+        Some(Self { sockets, address })
+    }
+
+    /// Its sockets, to be left to a daemon after this one.
+    pub fn sockets(&self) -> Vec<BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd).collect()
     }
 
     /// Whether it listens where `wanted` says.

@@ -13,10 +13,17 @@ use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// How long the keeper's copy of a socket may be in the way of its successor.
+const KEEPER_CLOSES_WITHIN: Duration = Duration::from_millis(500);
+/// How often it is tried meanwhile.
+const BIND_AGAIN: Duration = Duration::from_millis(10);
 
 /// Serves at `wanted` (see [`HttpOptions`] for what else the environment says) until the daemon ends. `wanted` is `off`, a port,
 /// or an address with a port; a port alone is one of 127.0.0.1. Each request names another such address: the old listener is
@@ -49,7 +56,9 @@ pub async fn serve_with(
         crowd: Crowd::new("http"),
         tasks: TaskTracker::new(),
     };
-    server.listen(&wanted).await;
+    if !server.take_over().await {
+        server.listen(&wanted).await;
+    }
     loop {
         tokio::select! {
             biased;
@@ -87,6 +96,37 @@ struct Open {
 }
 
 impl Server {
+    /// Goes on where the daemon before this one listened; `false` if it left nothing.
+    async fn take_over(&mut self) -> bool {
+        let left = self.app.handle.succession.inherited_http();
+        let Some(bound) = Bound::inherited(left) else {
+            return false;
+        };
+        match self.gate(bound.address.ip()).await {
+            Ok(gate) => {
+                let state = self.open(bound, Arc::new(gate));
+                tracing::info!(?state, "http goes on");
+                self.state.send_replace(state);
+                true
+            }
+            Err(reason) => {
+                tracing::error!(reason, "cannot go on serving http");
+                false
+            }
+        }
+    }
+
+    /// Serves there from now on.
+    fn open(&mut self, bound: Bound, gate: Arc<Gate>) -> HttpState {
+        let address = bound.address;
+        self.replace(Some(Open {
+            bound,
+            gate,
+            closing: self.app.handle.shutdown.child_token(),
+        }));
+        HttpState::Listening(address)
+    }
+
     /// Moves to `wanted`; tells what came of it.
     async fn listen(&mut self, wanted: &str) -> HttpState {
         match self.move_to(wanted).await {
@@ -126,13 +166,7 @@ impl Server {
             bound => bound,
         };
         let bound = bound.map_err(|refused| refused.words)?;
-        let address = bound.address;
-        self.replace(Some(Open {
-            bound,
-            gate,
-            closing: self.app.handle.shutdown.child_token(),
-        }));
-        Ok(HttpState::Listening(address))
+        Ok(self.open(bound, gate))
     }
 
     /// Binds an address that our own listener may be in the way of, as 127.0.0.1:9090 is of 0.0.0.0:9090: then the old one
@@ -144,14 +178,19 @@ impl Server {
         };
         let before = old.bound.wanted();
         drop(old.bound);
-        match Bound::to(wanted).await {
+        // The keeper's copy is in the way as well.
+        self.leave();
+        match bind_soon(wanted).await {
             Ok(bound) => {
                 old.closing.cancel();
                 Ok(bound)
             }
             Err(_) => {
-                match Bound::to(before).await {
-                    Ok(bound) => self.open = Some(Open { bound, ..old }),
+                match bind_soon(before).await {
+                    Ok(bound) => {
+                        self.open = Some(Open { bound, ..old });
+                        self.leave();
+                    }
                     Err(error) => {
                         tracing::error!(reason = error.words, "cannot listen again");
                         old.closing.cancel();
@@ -167,6 +206,14 @@ impl Server {
         if let Some(old) = std::mem::replace(&mut self.open, open) {
             old.closing.cancel();
         }
+        self.leave();
+    }
+
+    /// What is listened on now is what a daemon after this one finds.
+    fn leave(&self) {
+        let sockets = self.open.as_ref().map(|open| open.bound.sockets());
+        let succession = &self.app.handle.succession;
+        succession.leave_http(&sockets.unwrap_or_default());
     }
 
     async fn gate(&self, ip: IpAddr) -> Result<Gate, String> {
@@ -197,6 +244,19 @@ impl Server {
                 open.closing.clone(),
                 Arc::new(place),
             ));
+        }
+    }
+}
+
+/// Binds what has just been let go of; the keeper takes a moment to close its copy.
+async fn bind_soon(wanted: Wanted) -> Result<Bound, Refused> {
+    let until = Instant::now() + KEEPER_CLOSES_WITHIN;
+    loop {
+        match Bound::to(wanted).await {
+            Err(refused) if refused.taken && Instant::now() < until => {
+                tokio::time::sleep(BIND_AGAIN).await;
+            }
+            bound => return bound,
         }
     }
 }
