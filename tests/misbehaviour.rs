@@ -372,9 +372,6 @@ fn answers_that_nobody_reads_do_not_pile_up() {
 #[test]
 fn two_hundred_followers_that_do_not_read_cost_nobody_else_anything() {
     let rig = Rig::new();
-    rig.home
-        .run(&["start", &rig.home.app("flood.sh", FLOOD), "--name", "flood"])
-        .ok();
     let mut unread = Vec::new();
     let mut refused = 0;
     for _ in 0..200 {
@@ -397,6 +394,9 @@ fn two_hundred_followers_that_do_not_read_cost_nobody_else_anything() {
     let bus: Vec<_> = (0..200)
         .map(|_| UnixStream::connect(rig.socket("pub.sock")).unwrap())
         .collect();
+    rig.home
+        .run(&["start", &rig.home.app("flood.sh", FLOOD), "--name", "flood"])
+        .ok();
     let written = || {
         let (_, body) = rig.home.get("/status");
         let told: Value = serde_json::from_str(&body).unwrap();
