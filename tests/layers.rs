@@ -30,6 +30,7 @@ const SERVERS: &[&str] = &[
     "daemon::snapshot",
     "daemon::bus",
     "daemon::command",
+    "daemon::crowd",
     "daemon::wire",
     "daemon::settings",
     "daemon::launch",

@@ -3,6 +3,7 @@
 use super::render::{ProcRow, message};
 use crate::core::spec::home::Home;
 use crate::pm2::client::{Client, ClientError};
+use crate::sys::private;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
@@ -199,9 +200,14 @@ impl Session {
     /// Starts a daemon of this very program; what it says of itself.
     fn spawn_once(&self) -> anyhow::Result<String> {
         let root = self.home.root();
-        std::fs::create_dir_all(root).with_context(|| {
-            format!("cannot create {}; choose another PM2_HOME", root.display())
-        })?;
+        let others_wrote =
+            private::folder(root).with_context(|| format!("cannot use {}", root.display()))?;
+        if others_wrote {
+            self.output.warn(&format!(
+                "Other users could write to {} until now; look at what lies in it, dump.pm2 above all",
+                root.display()
+            ));
+        }
         let log = OpenOptions::new()
             .append(true)
             .create(true)

@@ -21,14 +21,15 @@ use crate::adapters::tree::Roots;
 use crate::core::keeping::{self, Held, Key};
 use crate::core::spec::home::Home;
 use crate::sys::cgroup::CgroupRoot;
+use crate::sys::files::{self, Readers};
 use crate::sys::heap;
 use crate::sys::limits;
 use crate::sys::lockfile::{LockFile, Share};
 use crate::sys::pidfd;
+use crate::sys::private;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -104,11 +105,14 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     limits::raise_open_files();
     let setup = |what| move |source| BootError::Setup { what, source };
     let home = options.home.clone();
-    prepare_home(&home)?;
+    let others_wrote = prepare_home(&home)?;
     let (keeper, mut inherited) = Keeper::connect().map_err(setup("the keeper"))?;
     let _lock = take_lock(&home, &keeper, inherited.remove(&Key::own(Held::HomeLock)))?;
     let bus = Bus::default();
     telemetry::install(bus.clone());
+    if others_wrote {
+        tracing::warn!(home = %home.root().display(), "other users could write to PM2_HOME until now; look at dump.pm2 before it is resurrected");
+    }
     if keeper.pid().is_none() {
         pidfd::become_subreaper().map_err(setup("orphan adoption"))?;
     }
@@ -124,7 +128,8 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         let path = home.pid_file();
         move |source| BootError::Home { what, path, source }
     };
-    std::fs::write(home.pid_file(), std::process::id().to_string()).map_err(at("write"))?;
+    let pid = std::process::id().to_string();
+    files::replace(&home.pid_file(), pid.as_bytes(), Readers::Anybody).map_err(at("write"))?;
     let plane = LogPlane::start(LogOptions::default()).map_err(setup("the log plane"))?;
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
@@ -295,22 +300,16 @@ fn cgroups() -> Option<Arc<CgroupRoot>> {
     CgroupRoot::create(std::process::id()).ok().map(Arc::new)
 }
 
-fn prepare_home(home: &Home) -> Result<(), BootError> {
-    for folder in [
-        home.root().to_owned(),
-        home.logs(),
-        home.pids(),
-        home.modules(),
-    ] {
-        std::fs::create_dir_all(&folder).map_err(|source| BootError::Home {
-            what: "create",
-            path: folder.clone(),
-            source,
-        })?;
+/// Whether other users could write to the home until now.
+fn prepare_home(home: &Home) -> Result<bool, BootError> {
+    let cannot = |what, path: PathBuf| move |source| BootError::Home { what, path, source };
+    // What is in it holds environments: nobody else's business.
+    let others_wrote =
+        private::folder(home.root()).map_err(cannot("use", home.root().to_owned()))?;
+    for folder in [home.logs(), home.pids(), home.modules()] {
+        std::fs::create_dir_all(&folder).map_err(cannot("create", folder))?;
     }
-    // What is in it holds environments: nobody else's business. Not ours to change is not ours to refuse.
-    let _ = std::fs::set_permissions(home.root(), std::fs::Permissions::from_mode(0o700));
-    Ok(())
+    Ok(others_wrote)
 }
 
 /// One daemon a home: the lock dies with its holders, which are the daemon and its keeper.
@@ -360,14 +359,7 @@ fn listen(
             source,
         }
     };
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("replace")(error)),
-        Ok(()) | Err(_) => {}
-    }
-    let listener = StdUnixListener::bind(path).map_err(at("listen on"))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(at("protect"))?;
-    listener.set_nonblocking(true).map_err(at("listen on"))?;
+    let listener = private::listen(path).map_err(at("listen on"))?;
     keeper
         .hold(&[(Key::own(held), listener.as_fd())])
         .map_err(at("have held"))?;

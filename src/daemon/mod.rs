@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod bus;
 pub mod command;
+pub mod crowd;
 pub mod dump;
 pub mod handle;
 mod health;

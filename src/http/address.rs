@@ -12,18 +12,36 @@ const REMEDY: &str =
 /// Where to listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Nowhere.
-    Off,
     /// Here.
     At(SocketAddr),
+    /// On this port of 127.0.0.1, and of ::1 where there is one: a client may try either first.
+    Localhost(u16),
+}
+
+impl Wanted {
+    /// Its address, or one of them.
+    pub fn ip(self) -> IpAddr {
+        match self {
+            Wanted::At(address) => address.ip(),
+            Wanted::Localhost(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    /// Its port.
+    pub fn port(self) -> u16 {
+        match self {
+            Wanted::At(address) => address.port(),
+            Wanted::Localhost(port) => port,
+        }
+    }
 }
 
 /// Reads `off`, `PORT`, `:PORT`, `ADDRESS`, `ADDRESS:PORT` or `localhost[:PORT]`. Without an address it is 127.0.0.1, even
-/// for `:PORT`: to be reached from elsewhere is asked for by name (`0.0.0.0:9090`).
-pub(super) fn parse(text: &str) -> Result<Wanted, String> {
+/// for `:PORT`: to be reached from elsewhere is asked for by name (`0.0.0.0:9090`). `None`: nowhere.
+pub(super) fn parse(text: &str) -> Result<Option<Wanted>, String> {
     let text = text.trim();
     if text.eq_ignore_ascii_case("off") {
-        return Ok(Wanted::Off);
+        return Ok(None);
     }
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let port = |digits: &str| digits.parse::<u16>().ok();
@@ -35,19 +53,27 @@ pub(super) fn parse(text: &str) -> Result<Wanted, String> {
         .parse::<IpAddr>()
     {
         Some(SocketAddr::new(ip, PORT))
-    } else if text.eq_ignore_ascii_case("localhost") {
-        Some(SocketAddr::new(local, PORT))
     } else {
-        match text.rsplit_once(':') {
-            None => port(text),
-            Some((host, digits)) if host.is_empty() || host.eq_ignore_ascii_case("localhost") => {
-                port(digits)
+        let digits = match text.rsplit_once(':') {
+            None if text.eq_ignore_ascii_case("localhost") => {
+                return Ok(Some(Wanted::Localhost(PORT)));
+            }
+            None => Some(text),
+            Some(("", digits)) => Some(digits),
+            Some((host, digits)) if host.eq_ignore_ascii_case("localhost") => {
+                if let Some(port) = port(digits) {
+                    return Ok(Some(Wanted::Localhost(port)));
+                }
+                None
             }
             Some(_) => None,
-        }
-        .map(|port| SocketAddr::new(local, port))
+        };
+        digits
+            .and_then(port)
+            .map(|port| SocketAddr::new(local, port))
     };
-    address.map(Wanted::At).ok_or_else(|| {
+    let wanted = address.map(|address| Some(Wanted::At(address)));
+    wanted.ok_or_else(|| {
         let shown: String = text.chars().take(100).collect();
         format!(
             "`{shown}` is not an address to listen on; write `9090`, `127.0.0.1:9090`, `0.0.0.0:9090`, `[::1]:9090` or `off` in `--http` or FORNAX_HTTP"
@@ -85,8 +111,8 @@ mod tests {
             ("[::1]", Some("[::1]:9090")),
             ("::1", Some("[::1]:9090")),
             ("10.0.0.7", Some("10.0.0.7:9090")),
-            ("localhost", Some("127.0.0.1:9090")),
-            ("LocalHost:7", Some("127.0.0.1:7")),
+            ("localhost", Some("localhost:9090")),
+            ("LocalHost:7", Some("localhost:7")),
             (" 0 ", Some("127.0.0.1:0")),
             ("example.org:9090", None),
             ("127.0.0.1:99999", None),
@@ -96,8 +122,9 @@ mod tests {
             ("-1", None),
         ] {
             let got = match parse(text) {
-                Ok(Wanted::At(address)) => Some(address.to_string()),
-                Ok(Wanted::Off) => panic!("{text:?} is off"),
+                Ok(Some(Wanted::At(address))) => Some(address.to_string()),
+                Ok(Some(Wanted::Localhost(port))) => Some(format!("localhost:{port}")),
+                Ok(None) => panic!("{text:?} is off"),
                 Err(error) => {
                     assert!(error.contains("FORNAX_HTTP"), "{error}");
                     None
@@ -105,8 +132,8 @@ mod tests {
             };
             assert_eq!(got.as_deref(), want, "{text:?}");
         }
-        assert_eq!(parse("off"), Ok(Wanted::Off));
-        assert_eq!(parse("OFF"), Ok(Wanted::Off));
+        assert_eq!(parse("off"), Ok(None));
+        assert_eq!(parse("OFF"), Ok(None));
     }
 
     #[test]

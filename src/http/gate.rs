@@ -3,7 +3,7 @@
 use super::answer::shown;
 use super::problem::Problem;
 use super::token::Token;
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, TRANSFER_ENCODING};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Version};
 use std::net::{IpAddr, Ipv6Addr};
@@ -34,6 +34,14 @@ impl Gate {
                 method: shown(request.method.as_str()),
             });
         }
+        // A request to be told something has no body. Where two programs may differ on where one ends, a second request could be
+        // hidden in it (RFC 9112, 11.2).
+        if request.headers.contains_key(TRANSFER_ENCODING) {
+            return Err(Problem::Header {
+                name: "transfer-encoding",
+                why: "a request to this port has no body; leave it out".to_owned(),
+            });
+        }
         let host = only(&request.headers, &HOST)?;
         // What stands in the request line counts before the header (RFC 9112, 3.2.2); both are looked at.
         let named = request.uri.authority().map(|authority| authority.as_str());
@@ -54,6 +62,9 @@ impl Gate {
             return Err(Problem::Origin {
                 origin: shown(origin),
             });
+        }
+        if is_part_of_another_page(&request.headers) {
+            return Err(Problem::Embedded);
         }
         let Some(token) = &self.token else {
             return Ok(Access::Full);
@@ -128,6 +139,18 @@ fn as_ip(name: &str) -> Option<IpAddr> {
             .map(IpAddr::V6),
         None => name.parse().ok(),
     }
+}
+
+/// Whether a browser asks for the sake of another site's page: a picture or a frame of it comes without an origin, and could take
+/// every follower's seat. Following a link is the person's own wish (W3C, Fetch Metadata Request Headers).
+fn is_part_of_another_page(headers: &HeaderMap) -> bool {
+    let says = |name: &str, words: &[&str]| {
+        headers
+            .get(name)
+            .is_some_and(|value| words.iter().any(|word| value.as_bytes() == word.as_bytes()))
+    };
+    let linked = says("sec-fetch-mode", &["navigate"]) && says("sec-fetch-dest", &["document"]);
+    says("sec-fetch-site", &["cross-site", "same-site"]) && !linked
 }
 
 /// Whether a page of `origin` is one of the host it asks.
@@ -208,6 +231,29 @@ mod tests {
                 .header("host", "localhost:9090")
                 .header("origin", origin);
             assert_eq!(admit(&gate, request).is_ok(), ok, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_picture_in_another_sites_page_is_refused_and_a_link_is_followed() {
+        let gate = Gate {
+            token: None,
+            hosts: Vec::new(),
+        };
+        for (site, mode, dest, ok) in [
+            ("cross-site", "no-cors", "image", false),
+            ("same-site", "no-cors", "script", false),
+            ("cross-site", "navigate", "iframe", false),
+            ("cross-site", "navigate", "document", true),
+            ("same-origin", "cors", "empty", true),
+            ("none", "navigate", "document", true),
+        ] {
+            let request = Request::get("/logs")
+                .header("host", "localhost")
+                .header("sec-fetch-site", site)
+                .header("sec-fetch-mode", mode)
+                .header("sec-fetch-dest", dest);
+            assert_eq!(admit(&gate, request).is_ok(), ok, "{site} {mode} {dest}");
         }
     }
 

@@ -1,39 +1,29 @@
 //! The listener: binds, moves to another address on request, and serves a bounded number of connections.
 
 use super::address::{self, Wanted};
-use super::app::{App, Caller, HttpOptions, router};
+use super::app::{App, HttpOptions, router};
+use super::bind::{Bound, Refused};
+use super::connection;
 use super::gate::Gate;
 use super::token::Token;
+use crate::daemon::crowd::{Crowd, Place};
 use crate::daemon::handle::{Handle, HttpRequest, HttpState};
 use axum::Router;
-use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use std::convert::Infallible;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::future::poll_fn;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections at once; further ones wait in the kernel's queue.
-const CONNECTIONS: usize = 256;
-/// A client that has not sent its request's head by then is cut off; so is one that is silent between two requests.
-const HEAD_WITHIN: Duration = Duration::from_secs(3);
-/// The largest head of a request, in bytes.
-const HEAD_BYTES: usize = 16 << 10;
-/// The most headers of a request.
-const HEADERS: usize = 64;
-/// How long requests in flight may take when their listener closes.
-const GRACE: Duration = Duration::from_secs(2);
-/// After a failed accept.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long the keeper's copy of a socket may be in the way of its successor.
+const KEEPER_CLOSES_WITHIN: Duration = Duration::from_millis(500);
+/// How often it is tried meanwhile.
+const BIND_AGAIN: Duration = Duration::from_millis(10);
 
 /// Serves at `wanted` (see [`HttpOptions`] for what else the environment says) until the daemon ends. `wanted` is `off`, a port,
 /// or an address with a port; a port alone is one of 127.0.0.1. Each request names another such address: the old listener is
@@ -63,10 +53,12 @@ pub async fn serve_with(
         options,
         state,
         open: None,
-        slots: Arc::new(Semaphore::new(CONNECTIONS)),
+        crowd: Crowd::new("http"),
         tasks: TaskTracker::new(),
     };
-    server.listen(&wanted).await;
+    if !server.take_over().await {
+        server.listen(&wanted).await;
+    }
     loop {
         tokio::select! {
             biased;
@@ -76,7 +68,7 @@ pub async fn serve_with(
                 // Whoever asked may have gone.
                 drop(reply.send(state));
             }
-            (stream, slot) = accept(server.open.as_ref(), &server.slots) => server.take(stream, slot),
+            (stream, place) = accept(server.open.as_ref(), &server.crowd) => server.take(stream, place),
         }
     }
     server.open = None;
@@ -91,20 +83,50 @@ struct Server {
     options: HttpOptions,
     state: watch::Sender<HttpState>,
     open: Option<Open>,
-    slots: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     tasks: TaskTracker,
 }
 
 /// A listener.
 struct Open {
-    listener: TcpListener,
-    address: SocketAddr,
+    bound: Bound,
     gate: Arc<Gate>,
     /// Cancelled when it is closed.
     closing: CancellationToken,
 }
 
 impl Server {
+    /// Goes on where the daemon before this one listened; `false` if it left nothing.
+    async fn take_over(&mut self) -> bool {
+        let left = self.app.handle.succession.inherited_http();
+        let Some(bound) = Bound::inherited(left) else {
+            return false;
+        };
+        match self.gate(bound.address.ip()).await {
+            Ok(gate) => {
+                let state = self.open(bound, Arc::new(gate));
+                tracing::info!(?state, "http goes on");
+                self.state.send_replace(state);
+                true
+            }
+            Err(reason) => {
+                tracing::error!(reason, "cannot go on serving http");
+                false
+            }
+        }
+    }
+
+    /// Serves there from now on.
+    fn open(&mut self, bound: Bound, gate: Arc<Gate>) -> HttpState {
+        let address = bound.address;
+        self.replace(Some(Open {
+            bound,
+            gate,
+            closing: self.app.handle.shutdown.child_token(),
+        }));
+        HttpState::Listening(address)
+    }
+
     /// Moves to `wanted`; tells what came of it.
     async fn listen(&mut self, wanted: &str) -> HttpState {
         match self.move_to(wanted).await {
@@ -129,62 +151,48 @@ impl Server {
     }
 
     async fn move_to(&mut self, wanted: &str) -> Result<HttpState, String> {
-        let address = match address::parse(wanted)? {
-            Wanted::Off => {
-                self.replace(None);
-                return Ok(HttpState::Off);
-            }
-            Wanted::At(address) => address,
+        let Some(wanted) = address::parse(wanted)? else {
+            self.replace(None);
+            return Ok(HttpState::Off);
         };
         if let Some(open) = &self.open
-            && open.address == address
+            && open.bound.is(wanted)
         {
-            return Ok(HttpState::Listening(address));
+            return Ok(HttpState::Listening(open.bound.address));
         }
-        let gate = Arc::new(self.gate(address.ip()).await?);
-        let listener = match TcpListener::bind(address).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                self.bind_in_place(address, error).await?
-            }
-            bound => bound.map_err(|error| address::refusal(address, &error))?,
+        let gate = Arc::new(self.gate(wanted.ip()).await?);
+        let bound = match Bound::to(wanted).await {
+            Err(refused) if refused.taken => self.bind_in_place(wanted, refused).await,
+            bound => bound,
         };
-        let address = listener
-            .local_addr()
-            .map_err(|error| address::refusal(address, &error))?;
-        self.replace(Some(Open {
-            listener,
-            address,
-            gate,
-            closing: self.app.handle.shutdown.child_token(),
-        }));
-        Ok(HttpState::Listening(address))
+        let bound = bound.map_err(|refused| refused.words)?;
+        Ok(self.open(bound, gate))
     }
 
     /// Binds an address that our own listener may be in the way of, as 127.0.0.1:9090 is of 0.0.0.0:9090: then the old one
     /// must go first, and is taken up again if that was not it.
-    async fn bind_in_place(
-        &mut self,
-        address: SocketAddr,
-        error: io::Error,
-    ) -> Result<TcpListener, String> {
-        let refused = address::refusal(address, &error);
-        let Some(old) = self
-            .open
-            .take_if(|open| open.address.port() == address.port())
-        else {
+    async fn bind_in_place(&mut self, wanted: Wanted, refused: Refused) -> Result<Bound, Refused> {
+        let port = wanted.port();
+        let Some(old) = self.open.take_if(|open| open.bound.address.port() == port) else {
             return Err(refused);
         };
-        drop(old.listener);
-        match TcpListener::bind(address).await {
-            Ok(listener) => {
+        let before = old.bound.wanted();
+        drop(old.bound);
+        // The keeper's copy is in the way as well.
+        self.leave();
+        match bind_soon(wanted).await {
+            Ok(bound) => {
                 old.closing.cancel();
-                Ok(listener)
+                Ok(bound)
             }
             Err(_) => {
-                match TcpListener::bind(old.address).await {
-                    Ok(listener) => self.open = Some(Open { listener, ..old }),
+                match bind_soon(before).await {
+                    Ok(bound) => {
+                        self.open = Some(Open { bound, ..old });
+                        self.leave();
+                    }
                     Err(error) => {
-                        tracing::error!(%error, address = %old.address, "cannot listen again");
+                        tracing::error!(reason = error.words, "cannot listen again");
                         old.closing.cancel();
                     }
                 }
@@ -198,6 +206,14 @@ impl Server {
         if let Some(old) = std::mem::replace(&mut self.open, open) {
             old.closing.cancel();
         }
+        self.leave();
+    }
+
+    /// What is listened on now is what a daemon after this one finds.
+    fn leave(&self) {
+        let sockets = self.open.as_ref().map(|open| open.bound.sockets());
+        let succession = &self.app.handle.succession;
+        succession.leave_http(&sockets.unwrap_or_default());
     }
 
     async fn gate(&self, ip: IpAddr) -> Result<Gate, String> {
@@ -219,98 +235,51 @@ impl Server {
         })
     }
 
-    fn take(&self, stream: TcpStream, slot: OwnedSemaphorePermit) {
+    fn take(&self, stream: TcpStream, place: Place) {
         if let Some(open) = &self.open {
-            self.tasks.spawn(connection(
+            self.tasks.spawn(connection::serve(
                 stream,
                 self.routes.clone(),
                 Arc::clone(&open.gate),
                 open.closing.clone(),
-                slot,
+                Arc::new(place),
             ));
         }
     }
 }
 
-/// The next connection, once there is a slot for it. Never comes while nothing is listened on.
-async fn accept(open: Option<&Open>, slots: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+/// Binds what has just been let go of; the keeper takes a moment to close its copy.
+async fn bind_soon(wanted: Wanted) -> Result<Bound, Refused> {
+    let until = Instant::now() + KEEPER_CLOSES_WITHIN;
+    loop {
+        match Bound::to(wanted).await {
+            Err(refused) if refused.taken && Instant::now() < until => {
+                tokio::time::sleep(BIND_AGAIN).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
+/// The next connection, once there is room for it. Never comes while nothing is listened on.
+async fn accept(open: Option<&Open>, crowd: &Arc<Crowd>) -> (TcpStream, Place) {
     let Some(open) = open else {
         return std::future::pending().await;
     };
-    let slot = Arc::clone(slots)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
     loop {
-        match open.listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
+        crowd.room().await;
+        match poll_fn(|context| open.bound.poll_accept(context)).await {
+            Ok((stream, from)) => {
+                let mut owner = DefaultHasher::new();
+                from.ip().to_canonical().hash(&mut owner);
+                if let Some(place) = crowd.admit(owner.finish()) {
+                    return (stream, place);
+                }
+            }
             Err(error) => {
-                // Out of descriptors, most likely: without a pause this would spin.
-                tracing::warn!(%error, "cannot accept an http connection");
-                tokio::time::sleep(PAUSE).await;
+                tracing::debug!(%error, "cannot accept an http connection");
+                crowd.without_descriptors().await;
             }
         }
-    }
-}
-
-/// Serves one connection until it ends or its listener closes.
-async fn connection(
-    stream: TcpStream,
-    routes: Router,
-    gate: Arc<Gate>,
-    closing: CancellationToken,
-    slot: OwnedSemaphorePermit,
-) {
-    let Ok(local) = stream.local_addr().map(|address| address.ip()) else {
-        return;
-    };
-    // A line of a followed log goes out at once. Without it, it goes out a little later.
-    let _ = stream.set_nodelay(true);
-    let routes = TowerToHyperService::new(routes);
-    let caller_closing = closing.clone();
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (routes, gate, closing) = (routes.clone(), Arc::clone(&gate), caller_closing.clone());
-        async move { Ok::<Response, Infallible>(respond(request, &routes, &gate, local, closing).await) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut serving = std::pin::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = closing.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            // One that is not done by then is cut off.
-            tokio::time::timeout(GRACE, serving).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "an http connection ended");
-    }
-    drop(slot);
-}
-
-/// Bodies of requests are never read: the connection ends after the answer to one that has more than a little.
-async fn respond(
-    request: hyper::Request<Incoming>,
-    routes: &TowerToHyperService<Router>,
-    gate: &Gate,
-    local: IpAddr,
-    closing: CancellationToken,
-) -> Response {
-    let (parts, body) = request.into_parts();
-    match gate.admit(&parts, local) {
-        Ok(access) => {
-            let mut request = hyper::Request::from_parts(parts, body);
-            request.extensions_mut().insert(Caller { access, closing });
-            routes
-                .call(request)
-                .await
-                .unwrap_or_else(|never: Infallible| match never {})
-        }
-        Err(problem) => problem.into_response(),
     }
 }

@@ -6,6 +6,8 @@
 mod address;
 mod answer;
 mod app;
+mod bind;
+mod connection;
 mod event_id;
 mod follow;
 mod gate;

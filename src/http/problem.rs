@@ -2,7 +2,7 @@
 
 use super::answer;
 use crate::adapters::logs::LogError;
-use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -78,6 +78,11 @@ pub(super) enum Problem {
         /// What was said.
         origin: String,
     },
+    /// 403.
+    #[error(
+        "parts of another site's page may not be fetched from this port; open it in a tab of its own, or ask from a program"
+    )]
+    Embedded,
     /// 401.
     #[error(
         "this port is open to other machines and wants `Authorization: Bearer TOKEN`; the token is FORNAX_HTTP_TOKEN, or stands in `http.token` in the daemon's home folder"
@@ -115,7 +120,9 @@ impl Problem {
         match self {
             Problem::Parameter { .. } | Problem::Header { .. } => StatusCode::BAD_REQUEST,
             Problem::Token => StatusCode::UNAUTHORIZED,
-            Problem::Host { .. } | Problem::Origin { .. } => StatusCode::FORBIDDEN,
+            Problem::Host { .. } | Problem::Origin { .. } | Problem::Embedded => {
+                StatusCode::FORBIDDEN
+            }
             Problem::Service { .. } | Problem::Route { .. } => StatusCode::NOT_FOUND,
             Problem::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Problem::Busy | Problem::Logs(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -135,6 +142,11 @@ impl IntoResponse for Problem {
             Problem::Method { .. } => Some((ALLOW, "GET, HEAD")),
             Problem::Token => Some((WWW_AUTHENTICATE, "Bearer")),
             Problem::Busy => Some((RETRY_AFTER, "1")),
+            // Where its body ends is not to be guessed.
+            Problem::Header {
+                name: "transfer-encoding",
+                ..
+            } => Some((CONNECTION, "close")),
             _ => None,
         };
         if let Some((name, value)) = header {

@@ -2,24 +2,40 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// The largest message taken, in bytes: an environment of thousands of apps fits, a flood does not.
-pub const MESSAGE_LIMIT: usize = 64 << 20;
+/// The largest message that a client takes, in bytes: the list of thousands of apps with their environments.
+pub const ANSWER_LIMIT: usize = 64 << 20;
+/// The largest message that the daemon takes, in bytes: no environment that a process can be given is nearly as large.
+pub const CALL_LIMIT: usize = 16 << 20;
 /// The protocol's version, in the upper half of the meta byte.
 const VERSION: u8 = 1;
 
 /// Why a stream can't be read on.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {
-    /// The message is larger than `MESSAGE_LIMIT`.
-    #[error("a message of more than {MESSAGE_LIMIT} bytes was announced")]
-    TooLarge,
+    /// The message is larger than the limit.
+    #[error("a message of more than {limit} bytes was announced")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The first byte is none of this protocol's.
+    #[error("what came is not AMP: its first byte is {meta:#04x}")]
+    Foreign {
+        /// The byte.
+        meta: u8,
+    },
 }
 
-/// Takes one whole message off the front of the buffer. `None`: more bytes are needed, and none has been taken.
-pub fn decode(buffer: &mut BytesMut) -> Result<Option<Vec<Bytes>>, FrameError> {
-    let Some(meta) = buffer.first() else {
+/// Takes one whole message of at most `limit` bytes off the front of the buffer. `None`: more bytes are needed, and none has been
+/// taken.
+pub fn decode(buffer: &mut BytesMut, limit: usize) -> Result<Option<Vec<Bytes>>, FrameError> {
+    let Some(&meta) = buffer.first() else {
         return Ok(None);
     };
+    // A message without arguments says nothing, and a flood of them would be a byte each.
+    if meta >> 4 != VERSION || meta & 0x0f == 0 {
+        return Err(FrameError::Foreign { meta });
+    }
     let count = usize::from(meta & 0x0f);
     let mut at = 1;
     let mut lengths = [0_usize; 15];
@@ -30,8 +46,8 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Vec<Bytes>>, FrameError> {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
         *slot = length;
         at += 4 + length;
-        if at > MESSAGE_LIMIT {
-            return Err(FrameError::TooLarge);
+        if at > limit {
+            return Err(FrameError::TooLarge { limit });
         }
         if buffer.len() < at {
             return Ok(None);
@@ -90,19 +106,34 @@ mod tests {
     #[test]
     fn an_announced_giant_is_refused_before_it_arrives() {
         let mut buffer = BytesMut::from(&[0x11, 0xff, 0xff, 0xff, 0xff][..]);
-        assert_eq!(decode(&mut buffer), Err(FrameError::TooLarge));
+        let limit = CALL_LIMIT;
+        assert_eq!(
+            decode(&mut buffer, limit),
+            Err(FrameError::TooLarge { limit })
+        );
+    }
+
+    #[test]
+    fn what_is_another_protocol_is_refused_at_its_first_byte() {
+        for meta in [0x00, 0x10, 0x01, 0x21, b'G', 0xff] {
+            let mut buffer = BytesMut::from(&[meta][..]);
+            assert_eq!(
+                decode(&mut buffer, CALL_LIMIT),
+                Err(FrameError::Foreign { meta })
+            );
+        }
     }
 
     proptest! {
         #[test]
-        fn messages_survive_any_cutting(args in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6), cut in 1_usize..7) {
+        fn messages_survive_any_cutting(args in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6), cut in 1_usize..7) {
             let borrowed: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
             let bytes = encode(&borrowed).repeat(2);
             let mut buffer = BytesMut::new();
             let mut seen = Vec::new();
             for chunk in bytes.chunks(cut) {
                 buffer.extend_from_slice(chunk);
-                while let Some(message) = decode(&mut buffer).unwrap() {
+                while let Some(message) = decode(&mut buffer, CALL_LIMIT).unwrap() {
                     seen.push(message.iter().map(|arg| arg.to_vec()).collect::<Vec<_>>());
                 }
             }
@@ -112,7 +143,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut buffer = BytesMut::from(&bytes[..]);
-            while let Ok(Some(_)) = decode(&mut buffer) {}
+            while let Ok(Some(_)) = decode(&mut buffer, CALL_LIMIT) {}
         }
     }
 }

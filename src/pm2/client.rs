@@ -314,7 +314,7 @@ impl BusClient {
 fn next_message(stream: &mut UnixStream, buffer: &mut BytesMut) -> io::Result<Vec<bytes::Bytes>> {
     let mut chunk = vec![0_u8; CHUNK];
     loop {
-        match amp::decode(buffer) {
+        match amp::decode(buffer, amp::ANSWER_LIMIT) {
             Ok(Some(message)) => return Ok(message),
             Ok(None) => {}
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),

@@ -4,7 +4,7 @@ mod act;
 mod talk;
 
 use super::report;
-use super::server::error_reply;
+use super::rpc::error_reply;
 use crate::core::ids::PmId;
 use crate::core::spec::fornax::LogRotation;
 use crate::daemon::command::Command;

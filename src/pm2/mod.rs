@@ -6,4 +6,5 @@ mod methods;
 mod node_version;
 mod publish;
 mod report;
+mod rpc;
 pub mod server;

@@ -12,6 +12,7 @@ pub mod lockfile;
 pub mod memory;
 pub mod packets;
 pub mod pidfd;
+pub mod private;
 pub mod procfs;
 pub mod program;
 pub mod spawn;

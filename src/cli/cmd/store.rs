@@ -2,6 +2,7 @@
 
 use crate::cli::session::{Session, Told};
 use crate::sys::files::{self, Readers};
+use crate::sys::private;
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 
@@ -124,7 +125,7 @@ fn read(session: &Session) -> anyhow::Result<Map<String, Value>> {
 }
 
 fn write(session: &Session, store: &Map<String, Value>) -> anyhow::Result<()> {
-    std::fs::create_dir_all(session.home.root())?;
+    private::folder(session.home.root())?;
     let mut text = Vec::new();
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     serde::Serialize::serialize(

@@ -1,6 +1,7 @@
 //! The typed view of an instance's configuration: what the daemon acts on.
 
 use super::fornax::FornaxBlock;
+use super::paths::name_fault;
 use crate::core::instance::Policy;
 use crate::core::restart::RestartPolicy;
 use crate::core::signal::Signal;
@@ -101,6 +102,14 @@ pub enum SpecError {
         /// The key.
         key: &'static str,
     },
+    /// A name that would forge lines where it is told.
+    #[error("`{key}` of the app cannot be used: {problem}")]
+    Name {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The `fornax` block is wrong.
     #[error("`fornax` of app `{app}`: {problem}")]
     Fornax {
@@ -130,6 +139,11 @@ impl AppSpec {
                 .map(PathBuf::from)
         };
         let name = required("name")?;
+        for key in ["name", "namespace"] {
+            if let Some(problem) = text(key).and_then(name_fault) {
+                return Err(SpecError::Name { key, problem });
+            }
+        }
         let fornax = match map.get("fornax") {
             None | Some(Value::Null) => FornaxBlock::default(),
             Some(block) => {
@@ -297,6 +311,24 @@ mod tests {
             ),
             (vec![0, 3], 4)
         );
+    }
+
+    #[test]
+    fn a_name_that_would_forge_lines_is_refused() {
+        for (name, word) in [
+            ("a\nb".to_owned(), "\\n"),
+            ("\u{1b}[2J".to_owned(), "1b"),
+            ("a\0".to_owned(), "control"),
+            ("x".repeat(201), "200 bytes"),
+        ] {
+            for key in ["name", "namespace"] {
+                let error = spec(json!({ key: name })).unwrap_err().to_string();
+                assert!(error.contains(key) && error.contains(word), "{error}");
+            }
+        }
+        for name in ["__proto__", "$(id)", "../../x", "größe", &"x".repeat(200)] {
+            assert_eq!(&*spec(json!({ "name": name })).unwrap().name, name);
+        }
     }
 
     #[test]

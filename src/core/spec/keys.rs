@@ -156,6 +156,14 @@ fn number_with_unit(text: &str, units: &[char]) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// A time in milliseconds. pm2 7.0.4 takes a negative one, and its timers then don't wait; here it is an error.
+const fn duration(name: &'static str, doc: &'static str) -> Key {
+    Key {
+        min: Some(0),
+        ..plain(name, NUMBER, doc)
+    }
+}
+
 const fn plain(name: &'static str, kinds: &'static [Kind], doc: &'static str) -> Key {
     Key {
         name,
@@ -301,20 +309,19 @@ pub const KEYS: [Key; 64] = [
     },
     Key {
         pattern: Some(SIZE),
+        min: Some(0),
         ..plain(
             "max_memory_restart",
             &[Kind::Text, Kind::Number],
             "Restart it when it holds more memory: bytes, or text with K, M or G (1024-based). 0: no limit.",
         )
     },
-    plain(
+    duration(
         "restart_delay",
-        NUMBER,
         "How long to wait before an automatic restart, in ms.",
     ),
-    plain(
+    duration(
         "exp_backoff_restart_delay",
-        NUMBER,
         "The first wait before an automatic restart, in ms; then half as much again each time, up to 15000. 0: off.",
     ),
     plain(
@@ -340,9 +347,8 @@ pub const KEYS: [Key; 64] = [
             "How many processes: a number, \"max\" or 0 for one per CPU, negative for so many fewer than that. A Node script then runs in cluster mode.",
         )
     },
-    plain(
+    duration(
         "kill_timeout",
-        NUMBER,
         "How long a stopping app may take before SIGKILL, in ms. Default 1600.",
     ),
     plain(
@@ -350,9 +356,8 @@ pub const KEYS: [Key; 64] = [
         FLAG,
         "Stop it by the IPC message \"shutdown\" instead of a signal.",
     ),
-    plain(
+    duration(
         "listen_timeout",
-        NUMBER,
         "How long to wait for it to listen or to be ready, in ms. Default 3000.",
     ),
     aliased(
@@ -385,9 +390,8 @@ pub const KEYS: [Key; 64] = [
         &[Kind::List, Kind::Number],
         "Exit codes after which it is not started again.",
     ),
-    plain(
+    duration(
         "watch_delay",
-        NUMBER,
         "How long to wait after a change before the restart, in ms.",
     ),
     plain(
@@ -506,12 +510,13 @@ pub const KEYS: [Key; 64] = [
         "The group it runs as, by name or number. Default: the user's own.",
     ),
     with_default("windowsHide", FLAG, "true", "Of no effect on Linux."),
-    with_default(
-        "kill_retry_time",
-        NUMBER,
-        "100",
-        "While it is stopping, how often to look whether it has ended, in ms.",
-    ),
+    Key {
+        default: "100",
+        ..duration(
+            "kill_retry_time",
+            "While it is stopping, how often to look whether it has ended, in ms.",
+        )
+    },
     plain(
         "write",
         FLAG,

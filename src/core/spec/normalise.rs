@@ -110,6 +110,15 @@ fn name(conf: &mut Conf, ctx: &StartContext) -> Result<(), SpecIssue> {
     if let (Some(Value::Bool(true)), Some(env)) = (conf.get("append_env_to_name"), &ctx.env_name) {
         name = format!("{name}-{env}");
     }
+    for (key, name) in [
+        ("name", Some(name.as_str())),
+        ("namespace", text(conf, "namespace")),
+    ] {
+        if let Some(fault) = name.and_then(paths::name_fault) {
+            let pointer = format!("/{key}");
+            return Err(SpecIssue::new(pointer, fault, "choose another name"));
+        }
+    }
     conf.insert("name".into(), name.into());
     Ok(())
 }

@@ -36,6 +36,20 @@ pub fn default_name(script: &str) -> String {
     }
 }
 
+/// The longest name of an app or a namespace, in bytes: a file's name holds 255, and more than the name stands in it.
+const LONGEST_NAME: usize = 200;
+
+/// What is wrong with the name of an app or a namespace. Line ends and escape sequences in one would forge lines of logs and
+/// terminals; a NUL can be handed to no program.
+pub fn name_fault(name: &str) -> Option<String> {
+    if name.len() > LONGEST_NAME {
+        Some(format!("it is longer than {LONGEST_NAME} bytes"))
+    } else {
+        let control = name.chars().find(|c| c.is_control())?;
+        Some(format!("it holds the control character {control:?}"))
+    }
+}
+
 /// A name as part of a file name: each character but letters, digits, `.`, `-` and `\` becomes `-`.
 pub fn file_name(name: &str) -> String {
     name.chars()
