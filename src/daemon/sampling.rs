@@ -78,7 +78,7 @@ pub async fn run(
                 heap::trim();
             }
             if started {
-                heap::release_code();
+                heap::release_program();
             }
             (sampler, figures, machine)
         });

@@ -21,10 +21,14 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const TRIAL: Duration = Duration::from_secs(3);
 /// A daemon that ends sooner than this is started again later and later.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
+/// So many short lives that were ended by SIGKILL are nobody's fault.
+const MANY_KILLS: u32 = 20;
 /// The longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// So often at most the daemon is told that a child has ended.
 const TELL_EVERY: Duration = Duration::from_millis(20);
+/// How long after a daemon's first word the keeper gives back what its start took.
+const TIDY_AFTER: Duration = Duration::from_secs(1);
 /// Packets taken before signals and the clock are looked at again.
 const PACKETS_A_TURN: usize = 256;
 
@@ -63,6 +67,7 @@ pub fn run(title: &str) -> Result<u8, KeeperError> {
         short_lives: 0,
         start_at: None,
         told_at: None,
+        tidy_at: None,
         to_tell: false,
     };
     keeper.begin()?;
@@ -91,6 +96,7 @@ struct Keeper {
     short_lives: u32,
     start_at: Option<Instant>,
     told_at: Option<Instant>,
+    tidy_at: Option<Instant>,
     to_tell: bool,
 }
 
@@ -156,10 +162,15 @@ impl Keeper {
             (self.trial.is_some() || !daemon.ready).then(|| daemon.since + limit)
         });
         let tell = self.to_tell.then_some(self.told_at).flatten();
-        [self.start_at, ready, tell.map(|at| at + TELL_EVERY)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.start_at,
+            self.tidy_at,
+            ready,
+            tell.map(|at| at + TELL_EVERY),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn take_signals(&mut self) {
@@ -206,9 +217,7 @@ impl Keeper {
                 Some(Order::Fetch) => self.give(),
                 Some(Order::Ready) => {
                     daemon.ready = true;
-                    // From here on next to nothing of the program is used.
-                    heap::release_code();
-                    heap::trim();
+                    self.tidy_at = Some(Instant::now() + TIDY_AFTER);
                 }
                 Some(Order::Bye) => daemon.leaving = true,
                 Some(Order::Replace) => self.replacement = fds.into_iter().flatten().next(),
@@ -262,6 +271,12 @@ impl Keeper {
         } else if self.start_at.is_some_and(|at| now >= at) {
             self.start_again();
         }
+        if self.tidy_at.is_some_and(|at| now >= at) {
+            self.tidy_at = None;
+            // From here on next to nothing of the program is used.
+            heap::release_program();
+            heap::trim();
+        }
         if self.to_tell && self.told_at.is_none_or(|at| now >= at + TELL_EVERY) {
             self.to_tell = false;
             self.told_at = Some(now);
@@ -287,6 +302,7 @@ impl Keeper {
         if daemon.leaving {
             return Some(code);
         }
+        let killed = cause == Some(ExitCause::Signal(Signal::KILL));
         let how = cause.map_or_else(|| "lost its keeper".to_owned(), |cause| cause.to_string());
         if let Some(program) = self.trial.take() {
             let name = Program::Other(program).name();
@@ -307,8 +323,11 @@ impl Keeper {
         }
         let short = daemon.since.elapsed() < SHORT_LIFE;
         self.short_lives = if short { self.short_lives + 1 } else { 0 };
+        // One that worked until somebody killed it is not to blame, unless that happens all the time.
+        let blameless = daemon.ready && killed && self.short_lives <= MANY_KILLS;
         let wait = match self.short_lives {
             0 | 1 => Duration::ZERO,
+            _ if blameless => Duration::ZERO,
             lives => Duration::from_millis(100 << lives.min(7)).min(LONGEST_WAIT),
         };
         if daemon.is_child {

@@ -27,31 +27,51 @@ pub fn trim() {
     }
 }
 
-/// Unmaps the pages of program code that a start has touched, the daemon's own or that of many apps: nearly all of it, of which
-/// an idle daemon uses a fifth. What is used again comes back by a minor fault from the page cache. Once after such a start, and
-/// not in between: what a working daemon uses stays mapped, so that it is not the first to go when memory is short.
-pub fn release_code() {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+/// Unmaps the pages of program code and constants that a start has touched, the daemon's own or that of many apps: nearly all
+/// of it, of which an idle daemon uses a fifth. What is used again comes back by a minor fault from the page cache. Once after
+/// such a start, and not in between: what a working daemon uses stays mapped, so that it is not the first to go when memory is
+/// short.
+pub fn release_program() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else {
         return;
     };
-    for (start, length) in maps.lines().filter_map(code_range) {
-        // SAFETY: the range is a private mapping of a file that is never written (no `w`, no text relocations), so dropping
-        // its pages loses nothing: the kernel reads the same bytes again. An error leaves them where they are.
+    for (start, length) in program_ranges(&maps) {
+        // SAFETY: the range is a private mapping of a file, not writable, and no page of it is our own copy, so dropping its
+        // pages loses nothing: the kernel reads the same bytes again. An error leaves them where they are.
         unsafe {
             libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED);
         }
     }
 }
 
-/// Start and length, if this line of /proc/self/maps is code from a file. Data that is read-only after relocation is none: it
-/// has been written and is no longer what the file says.
-fn code_range(line: &str) -> Option<(usize, usize)> {
+/// Start and length of each mapping of /proc/self/smaps that is code or constants as the file has them. Data that is read-only
+/// after relocation is not: it has been written, and its pages are ours (`Anonymous`).
+fn program_ranges(smaps: &str) -> Vec<(usize, usize)> {
+    let mut ranges = Vec::new();
+    let mut open = None;
+    for line in smaps.lines() {
+        if let Some(range) = read_only(line) {
+            open = range;
+        } else if let Some(kilobytes) = line.strip_prefix("Anonymous:")
+            && let Some(range) = open.take()
+            && kilobytes.trim() == "0 kB"
+        {
+            ranges.push(range);
+        }
+    }
+    ranges
+}
+
+/// `Some` for the first line of a mapping; `Some(Some(..))` if nobody can write there and it is of a file.
+fn read_only(line: &str) -> Option<Option<(usize, usize)>> {
     let (range, rest) = line.split_once(' ')?;
-    let path = rest.split_ascii_whitespace().nth(4)?;
     let (start, end) = range.split_once('-')?;
     let at = |text| usize::from_str_radix(text, 16).ok();
     let (start, end) = (at(start)?, at(end)?);
-    (rest.starts_with("r-xp ") && path.starts_with('/')).then(|| (start, end.saturating_sub(start)))
+    let path = rest.split_ascii_whitespace().nth(4);
+    let kept = (rest.starts_with("r-xp ") || rest.starts_with("r--p "))
+        && path.is_some_and(|path| path.starts_with('/'));
+    Some(kept.then(|| (start, end.saturating_sub(start))))
 }
 
 #[cfg(test)]
@@ -59,29 +79,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn code_from_a_file_is_released_and_nothing_else() {
-        for (line, want) in [
+    fn what_is_as_the_file_has_it_is_released_and_nothing_else() {
+        let mapping = |line: &str, anonymous| {
+            format!("{line}\nRss: 8 kB\nAnonymous:        {anonymous} kB\nVmFlags: rd\n")
+        };
+        for (line, anonymous, want) in [
             (
                 "1000-3000 r-xp 00001000 fe:00 42   /usr/bin/fornax",
-                Some((0x1000, 0x2000)),
+                0,
+                true,
             ),
             (
                 "1000-3000 r-xp 00001000 fe:00 42   /usr/bin/fornax (deleted)",
-                Some((0x1000, 0x2000)),
+                0,
+                true,
             ),
-            ("1000-3000 r--p 00001000 fe:00 42   /usr/bin/fornax", None),
-            ("1000-3000 rwxp 00000000 fe:00 42   /usr/bin/fornax", None),
-            ("1000-3000 r-xp 00000000 00:00 0    [vdso]", None),
-            ("1000-3000 r-xp 00000000 00:00 0", None),
-            ("rubbish", None),
+            (
+                "1000-3000 r--p 00001000 fe:00 42   /usr/bin/fornax",
+                0,
+                true,
+            ),
+            (
+                "1000-3000 r--p 00001000 fe:00 42   /usr/bin/fornax",
+                8,
+                false,
+            ),
+            (
+                "1000-3000 rw-p 00001000 fe:00 42   /usr/bin/fornax",
+                0,
+                false,
+            ),
+            (
+                "1000-3000 rwxp 00000000 fe:00 42   /usr/bin/fornax",
+                0,
+                false,
+            ),
+            ("1000-3000 r-xp 00000000 00:00 0    [vdso]", 0, false),
+            ("1000-3000 r-xp 00000000 00:00 0", 0, false),
+            ("rubbish", 0, false),
         ] {
-            assert_eq!(code_range(line), want, "{line}");
+            let found = program_ranges(&mapping(line, anonymous));
+            let wanted = want.then_some((0x1000, 0x2000));
+            assert_eq!(found, Vec::from_iter(wanted), "{line} {anonymous}");
         }
     }
 
     #[test]
     fn code_that_was_released_still_runs() {
-        release_code();
+        release_program();
         trim();
         assert_eq!("a,b".split(',').count(), 2);
     }
