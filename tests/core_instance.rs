@@ -52,8 +52,11 @@ fn policy() -> impl Strategy<Value = Policy> {
         prop::option::of(1..200_u64),
         prop::option::of(1..4_u32),
     );
-    (restart, 0..3_usize, any::<bool>()).prop_map(
-        |((autorestart, max_restarts, delay, backoff, budget), rungs, wait_ready)| Policy {
+    let stop = (0..3_usize, prop::bool::weighted(0.7), any::<bool>());
+    (restart, stop, any::<bool>()).prop_map(
+        |((autorestart, max_restarts, delay, backoff, budget), stop, wait_ready)| Policy {
+            treekill: stop.1,
+            by_message: stop.2,
             restart: RestartPolicy {
                 autorestart,
                 max_restarts,
@@ -66,7 +69,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 }),
                 ..RestartPolicy::default()
             },
-            ladder: [Signal::INT, Signal::TERM, Signal(1)][..rungs]
+            ladder: [Signal::INT, Signal::TERM, Signal(1)][..stop.0]
                 .iter()
                 .map(|signal| StopStep {
                     signal: *signal,
@@ -89,6 +92,8 @@ struct World {
     root: Option<Generation>,
     /// A run whose root has gone and whose descendants live.
     leftovers: Option<Generation>,
+    /// The same without treekill, when they are nobody's business.
+    abandoned: Option<Generation>,
     timers: Vec<(Generation, Timer, Millis)>,
     wanted: bool,
 }
@@ -102,6 +107,7 @@ impl World {
             spawning: None,
             root: None,
             leftovers: None,
+            abandoned: None,
             timers: Vec::new(),
             wanted: false,
         }
@@ -127,6 +133,14 @@ impl World {
                 }
                 Effect::SignalTree(generation, _) => {
                     assert_eq!(Some(*generation), self.root.or(self.leftovers));
+                }
+                Effect::SignalRoot(generation, _) => {
+                    assert!(!self.policy.treekill);
+                    assert_eq!(Some(*generation), self.root, "a root that has gone");
+                }
+                Effect::AskToStop(generation, _) => {
+                    assert!(self.policy.by_message);
+                    assert_eq!(Some(*generation), self.root, "a root that has gone");
                 }
                 Effect::Arm(generation, timer, at) => {
                     assert!(*at >= Millis(self.now));
@@ -212,7 +226,11 @@ impl World {
         let Some(generation) = self.root.take() else {
             return;
         };
-        self.leftovers = leftovers.then_some(generation);
+        if self.policy.treekill {
+            self.leftovers = leftovers.then_some(generation);
+        } else {
+            self.abandoned = leftovers.then_some(generation);
+        }
         self.feed(Event::Exited {
             generation,
             cause: ExitCause::Code(code),
@@ -221,7 +239,7 @@ impl World {
     }
 
     fn empty_tree(&mut self) {
-        if let Some(generation) = self.leftovers.take() {
+        if let Some(generation) = self.leftovers.take().or_else(|| self.abandoned.take()) {
             self.feed(Event::TreeEmpty { generation });
         }
     }
@@ -370,6 +388,8 @@ fn waiting_for_ready() -> World {
     let mut world = World::new(Policy {
         restart: RestartPolicy::default(),
         ladder: fornax::core::stop::pm2_ladder(Signal::INT, None),
+        treekill: true,
+        by_message: false,
         wait_ready: true,
         listen_timeout: Millis(3_000),
     });

@@ -12,6 +12,7 @@ use fornax::core::probe::Verdict;
 use fornax::core::service::ServiceStatus;
 use fornax::core::signal::Signal;
 use fornax::core::status::Status;
+use fornax::core::watch::WatchSpec;
 use fornax::daemon::bus::Bus;
 use fornax::daemon::command::{Answer, Command, CommandError};
 use fornax::daemon::run::{Daemon, Inputs, Request};
@@ -24,6 +25,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+
+/// 2026-01-01T00:00:00Z, when the fake world begins.
+const NEW_YEAR_MS: u64 = 1_767_225_600_000;
 
 /// What an app of the fake world does.
 #[derive(Debug, Clone)]
@@ -38,6 +42,8 @@ struct Life {
     dies_of: Vec<Signal>,
     /// How long its descendants outlive it.
     leftovers: Option<Duration>,
+    /// It ends when it is asked to by message.
+    listens: bool,
 }
 
 impl Default for Life {
@@ -48,6 +54,7 @@ impl Default for Life {
             ends: None,
             dies_of: vec![Signal::INT, Signal::TERM, Signal::KILL],
             leftovers: None,
+            listens: false,
         }
     }
 }
@@ -72,6 +79,8 @@ impl Life {
 enum Deed {
     Spawned(String, Generation),
     Signalled(PmId, Signal),
+    Asked(PmId),
+    Watched(PmId, bool),
 }
 
 #[derive(Default)]
@@ -81,6 +90,8 @@ struct State {
     alive: HashMap<(PmId, Generation), Life>,
     most_alive: HashMap<PmId, usize>,
     envs: Vec<std::collections::BTreeMap<String, String>>,
+    /// How far somebody has set the wall clock.
+    clock_set_by: i64,
 }
 
 #[derive(Clone)]
@@ -185,6 +196,30 @@ impl World for Fake {
         self.signal(id, generation, signal);
     }
 
+    fn ask_to_stop(&mut self, id: PmId, generation: Generation, otherwise: Signal) {
+        self.note(Deed::Asked(id));
+        let listens = {
+            let state = self.state.lock().unwrap();
+            let life = state.alive.get(&(id, generation));
+            life.is_some_and(|life| life.listens)
+        };
+        match listens {
+            true => self.end(id, generation, ExitCause::Code(0)),
+            false => self.signal(id, generation, otherwise),
+        }
+    }
+
+    fn watch(&mut self, id: PmId, spec: Option<Arc<WatchSpec>>) {
+        self.note(Deed::Watched(id, spec.is_some()));
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let set = self.state.lock().unwrap().clock_set_by;
+        NEW_YEAR_MS
+            .saturating_add_signed(set)
+            .saturating_add(self.began.elapsed().as_millis() as u64)
+    }
+
     fn probe(&mut self, _: ProbePlan) {}
 
     fn stop_probe(&mut self, _: PmId) {}
@@ -272,7 +307,7 @@ impl Rig {
             .into_iter()
             .filter_map(|(at, deed)| match deed {
                 Deed::Signalled(_, signal) => Some((at, signal)),
-                Deed::Spawned(..) => None,
+                Deed::Spawned(..) | Deed::Asked(_) | Deed::Watched(..) => None,
             })
             .collect()
     }
@@ -816,4 +851,270 @@ async fn ids_start_from_zero_once_the_list_is_empty() {
         rig.ask(Command::Stop(PmId(7))).await,
         Err(CommandError::UnknownId(PmId(7)))
     ));
+}
+
+fn changed(id: u32, path: &str) -> Command {
+    Command::Changed {
+        id: PmId(id),
+        path: path.to_owned(),
+        at: Instant::now(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_changes_is_one_restart_and_its_reason_is_kept() {
+    let rig = Rig::new(&[]);
+    rig.prepare("web", json!({"watch": true})).await.unwrap();
+    assert!(
+        rig.deeds()
+            .iter()
+            .any(|(_, deed)| *deed == Deed::Watched(PmId(0), true))
+    );
+    pass(1_000).await;
+    for number in 0..100 {
+        rig.ask(changed(0, &format!("src/{number}.js")))
+            .await
+            .unwrap();
+        pass(5).await;
+    }
+    pass(5_000).await;
+    assert_eq!(rig.spawns("web").len(), 2);
+    let view = rig.view(0);
+    assert_eq!((view.restarts, view.status), (1, Status::Online));
+    let why = view.last_exit.as_ref().unwrap().why.clone();
+    assert_eq!(why.as_deref(), Some("restarted: src/0.js has changed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watch_delay_counts_from_the_first_change() {
+    let rig = Rig::new(&[]);
+    rig.prepare("web", json!({"watch": true, "watch_delay": 2_000}))
+        .await
+        .unwrap();
+    pass(1_000).await;
+    rig.ask(changed(0, "a")).await.unwrap();
+    pass(1_000).await;
+    rig.ask(changed(0, "b")).await.unwrap();
+    pass(5_000).await;
+    let spawns = rig.spawns("web");
+    assert_eq!(spawns.len(), 2);
+    assert!((2_990..=3_010).contains(&spawns[1]), "{spawns:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_coming_run_sees_anyway_restarts_nothing() {
+    // Deaf to SIGINT, it takes 1,600 ms to stop.
+    let rig = Rig::new(&[("slow", Life::deaf_to(&[Signal::INT]))]);
+    rig.prepare("slow", json!({"watch": true})).await.unwrap();
+    pass(1_000).await;
+    let stale = changed(0, "before");
+    let restart = rig.send(restart(0)).await;
+    pass(800).await;
+    rig.ask(changed(0, "while it is being stopped"))
+        .await
+        .unwrap();
+    restart.await.unwrap().unwrap();
+    rig.ask(stale).await.unwrap();
+    pass(10_000).await;
+    assert_eq!(rig.spawns("slow").len(), 2);
+    // One that the new run has not seen.
+    rig.ask(changed(0, "after")).await.unwrap();
+    pass(10_000).await;
+    assert_eq!(rig.spawns("slow").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_starts_what_has_ended_and_not_what_was_stopped() {
+    let mut rig = Rig::new(&[("one", Life::ending(100, 3))]);
+    rig.prepare("one", json!({"watch": true, "autorestart": false}))
+        .await
+        .unwrap();
+    rig.until(|all| all.instances[0].status == Status::Stopped)
+        .await;
+    rig.ask(changed(0, "a")).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(rig.spawns("one").len(), 2);
+    // PM2's clients switch the watch off before they stop.
+    let off = Command::Watch {
+        id: PmId(0),
+        on: Some(false),
+    };
+    rig.ask(off).await.unwrap();
+    rig.ask(Command::Stop(PmId(0))).await.unwrap();
+    assert!(
+        rig.deeds()
+            .iter()
+            .any(|(_, deed)| *deed == Deed::Watched(PmId(0), false))
+    );
+    rig.ask(changed(0, "b")).await.unwrap();
+    pass(10_000).await;
+    assert_eq!(rig.spawns("one").len(), 2);
+    assert_eq!(rig.view(0).conf.to_map()["watch"], json!(false));
+    // And toggled on again.
+    let toggle = Command::Watch {
+        id: PmId(0),
+        on: None,
+    };
+    rig.ask(toggle).await.unwrap();
+    assert!(rig.view(0).spec.watch.is_some());
+    rig.ask(changed(0, "c")).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(rig.spawns("one").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cron_restarts_what_runs_and_starts_what_is_stopped() {
+    let rig = Rig::new(&[]);
+    rig.prepare("web", json!({"cron_restart": "*/10 * * * * *"}))
+        .await
+        .unwrap();
+    pass(25_000).await;
+    let spawns = rig.spawns("web");
+    assert_eq!(spawns.len(), 3, "{spawns:?}");
+    assert!((10_000..10_100).contains(&spawns[1]), "{spawns:?}");
+    let exit = rig.view(0).last_exit.clone().unwrap();
+    assert_eq!(
+        exit.why.as_deref(),
+        Some("restarted by its cron pattern `*/10 * * * * *`")
+    );
+    rig.ask(Command::Stop(PmId(0))).await.unwrap();
+    pass(10_000).await;
+    assert_eq!(
+        (rig.spawns("web").len(), rig.status(0)),
+        (4, Status::Online)
+    );
+    // 0 switches it off.
+    let env = json!({"current_conf": {"cron_restart": 0}});
+    let env = env.as_object().unwrap().clone();
+    rig.ask(Command::Restart { id: PmId(0), env })
+        .await
+        .unwrap();
+    pass(60_000).await;
+    assert_eq!(rig.spawns("web").len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_set_forward_by_hours_is_one_cron_restart() {
+    let rig = Rig::new(&[]);
+    rig.prepare("web", json!({"cron_restart": "*/10 * * * *"}))
+        .await
+        .unwrap();
+    pass(5_000).await;
+    rig.fake.state.lock().unwrap().clock_set_by = 5 * 3_600_000;
+    pass(60_000).await;
+    assert_eq!(rig.spawns("web").len(), 2);
+    // And back: the next time is the new clock's.
+    rig.fake.state.lock().unwrap().clock_set_by = 0;
+    pass(600_000).await;
+    assert_eq!(rig.spawns("web").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_cron_pattern_is_refused_before_anything_exists() {
+    let rig = Rig::new(&[]);
+    let error = rig
+        .prepare("web", json!({"cron_restart": "bad pat"}))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("Cron pattern error: CronPattern"),
+        "{error}"
+    );
+    assert!(rig.snapshots.borrow().instances.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_over_its_memory_limit_is_restarted_with_the_reason() {
+    let rig = Rig::new(&[]);
+    rig.prepare("web", json!({"max_memory_restart": 300 << 20}))
+        .await
+        .unwrap();
+    let over = |generation, used| Command::OverMemory {
+        id: PmId(0),
+        generation,
+        used,
+    };
+    let first = rig.view(0).generation;
+    rig.ask(over(first, 300 << 20)).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(rig.spawns("web").len(), 1);
+    rig.ask(over(first, 512 << 20)).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(rig.spawns("web").len(), 2);
+    let exit = rig.view(0).last_exit.clone().unwrap();
+    assert_eq!(
+        exit.why.as_deref(),
+        Some("restarted: memory 512 MB over its limit of 300 MB")
+    );
+    // Figures of the run before.
+    rig.ask(over(first, 512 << 20)).await.unwrap();
+    pass(1_000).await;
+    assert_eq!(rig.spawns("web").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_treekill_a_stop_does_not_wait_for_what_is_left() {
+    let leaving = Life {
+        leftovers: Some(Duration::from_secs(30)),
+        ..Life::default()
+    };
+    let rig = Rig::new(&[("left", leaving)]);
+    rig.prepare("left", json!({"treekill": false}))
+        .await
+        .unwrap();
+    let before = Instant::now();
+    rig.ask(Command::Stop(PmId(0))).await.unwrap();
+    assert_eq!(rig.status(0), Status::Stopped);
+    assert!(before.elapsed() < Duration::from_millis(100));
+    pass(60_000).await;
+    assert_eq!(rig.signals().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_is_asked_to_stop_gets_no_signal_if_it_listens() {
+    let listening = Life {
+        listens: true,
+        ..Life::default()
+    };
+    let rig = Rig::new(&[("kind", listening), ("none", Life::default())]);
+    for name in ["kind", "none"] {
+        rig.prepare(name, json!({"shutdown_with_message": true}))
+            .await
+            .unwrap();
+    }
+    rig.ask(Command::Stop(PmId(0))).await.unwrap();
+    assert_eq!(
+        (rig.signals(), rig.status(0)),
+        (Vec::new(), Status::Stopped)
+    );
+    assert!(
+        rig.deeds()
+            .iter()
+            .any(|(_, deed)| *deed == Deed::Asked(PmId(0)))
+    );
+    // Without a channel it gets the signal.
+    rig.ask(Command::Stop(PmId(1))).await.unwrap();
+    assert_eq!(rig.signals().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_app_that_was_asked_leaves_behind_gets_the_signal() {
+    let leaving = Life {
+        listens: true,
+        leftovers: Some(Duration::from_millis(300)),
+        ..Life::default()
+    };
+    let rig = Rig::new(&[("kind", leaving)]);
+    rig.prepare("kind", json!({"shutdown_with_message": true}))
+        .await
+        .unwrap();
+    rig.ask(Command::Stop(PmId(0))).await.unwrap();
+    let signals: Vec<Signal> = rig
+        .signals()
+        .into_iter()
+        .map(|(_, signal)| signal)
+        .collect();
+    assert_eq!(signals, [Signal::INT]);
 }

@@ -12,6 +12,7 @@ use fornax::core::exit::ExitCause;
 use fornax::core::ids::{Generation, PmId};
 use fornax::core::probe::Verdict;
 use fornax::core::signal::Signal;
+use fornax::core::watch::WatchSpec;
 use fornax::daemon::bus::Bus;
 use fornax::daemon::command::Command;
 use fornax::daemon::handle::{DaemonInfo, Handle, HttpState};
@@ -118,6 +119,12 @@ impl World for FakeWorld {
     fn signal_root(&mut self, id: PmId, generation: Generation, signal: Signal) {
         self.signal(id, generation, signal);
     }
+
+    fn ask_to_stop(&mut self, id: PmId, generation: Generation, otherwise: Signal) {
+        self.signal(id, generation, otherwise);
+    }
+
+    fn watch(&mut self, _: PmId, _: Option<Arc<WatchSpec>>) {}
 
     fn probe(&mut self, _: ProbePlan) {
         *self.probes.lock().unwrap() += 1;

@@ -11,3 +11,4 @@ pub mod records;
 pub mod runner;
 pub mod sampler;
 pub mod tree;
+pub mod watch;

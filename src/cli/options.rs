@@ -1,5 +1,6 @@
 //! PM2's command line as one table: options, their shapes, and the app keys they set (pm2 7.0.4, spec 6.4).
 
+use crate::core::units::Millis;
 use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::{Map, Value};
 
@@ -14,6 +15,8 @@ pub enum Shape {
     Optional(&'static str),
     /// Takes a value, several times.
     Many,
+    /// Takes a value or none, several times; none stands for this.
+    OptionalMany(&'static str),
 }
 
 /// What an option says about the app that is started.
@@ -61,7 +64,7 @@ const fn opt(
 }
 
 use Sets::{False, Key, Nothing, True};
-use Shape::{Flag, Many, Optional, Value as One};
+use Shape::{Flag, Many, Optional, OptionalMany, Value as One};
 
 /// Options that every command takes, before or after its name.
 pub const GLOBAL: &[Opt] = &[
@@ -330,7 +333,7 @@ pub const GLOBAL: &[Opt] = &[
     opt(
         "watch",
         None,
-        Optional("true"),
+        OptionalMany("true"),
         Key("watch"),
         "restart when files change",
     ),
@@ -470,6 +473,10 @@ pub fn arg(option: &Opt) -> Arg {
             .num_args(0..=1)
             .default_missing_value(default),
         Many => arg.action(ArgAction::Append),
+        OptionalMany(default) => arg
+            .action(ArgAction::Append)
+            .num_args(0..=1)
+            .default_missing_value(default),
     }
 }
 
@@ -492,6 +499,12 @@ pub fn value<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
         .map(String::as_str)
 }
 
+/// All values of an option that may be given several times.
+fn all(matches: &ArgMatches, name: &str) -> Vec<String> {
+    let values = matches.try_get_many::<String>(name).ok().flatten();
+    values.into_iter().flatten().cloned().collect()
+}
+
 /// The app keys that the options set.
 pub fn app_keys(matches: &ArgMatches) -> Map<String, Value> {
     let mut keys = Map::new();
@@ -499,15 +512,34 @@ pub fn app_keys(matches: &ArgMatches) -> Map<String, Value> {
         let given = || value(matches, option.long).map(str::to_owned);
         match option.sets {
             Key("watch") => {
+                let paths = all(matches, option.long);
+                let (whole, paths): (Vec<_>, Vec<_>) =
+                    paths.into_iter().partition(|path| path == "true");
+                if !paths.is_empty() {
+                    keys.insert("watch".to_owned(), Value::from(paths));
+                } else if !whole.is_empty() {
+                    keys.insert("watch".to_owned(), Value::Bool(true));
+                }
+            }
+            Key("ignore_watch") => {
+                let words: Vec<String> = all(matches, option.long)
+                    .iter()
+                    .flat_map(|words| words.split_whitespace())
+                    .map(str::to_owned)
+                    .collect();
+                if !words.is_empty() {
+                    keys.insert("ignore_watch".to_owned(), Value::from(words));
+                }
+            }
+            // Seconds here, milliseconds in a file (pm2 7.0.4).
+            Key("watch_delay") => {
                 if let Some(text) = given() {
-                    keys.insert(
-                        "watch".to_owned(),
-                        if text == "true" {
-                            Value::Bool(true)
-                        } else {
-                            Value::from(vec![text])
-                        },
-                    );
+                    let millis = text.parse::<f64>().ok().map(|seconds| seconds * 1_000.0);
+                    let millis = millis
+                        .map(|millis| millis as u64)
+                        .or_else(|| Millis::parse(&text).map(|millis| millis.0));
+                    let value = millis.map_or_else(|| Value::from(text), Value::from);
+                    keys.insert("watch_delay".to_owned(), value);
                 }
             }
             Key("log_file") => {
@@ -523,14 +555,7 @@ pub fn app_keys(matches: &ArgMatches) -> Map<String, Value> {
                 }
             }
             Key(key) if option.shape == Many => {
-                let all: Vec<String> = matches
-                    .try_get_many::<String>(option.long)
-                    .ok()
-                    .flatten()
-                    .into_iter()
-                    .flatten()
-                    .cloned()
-                    .collect();
+                let all = all(matches, option.long);
                 if !all.is_empty() {
                     keys.insert(key.to_owned(), Value::from(all));
                 }

@@ -63,4 +63,7 @@ pub struct LastExit {
     pub uptime_ms: u64,
     /// The last lines of its standard error, oldest first; at most 10.
     pub stderr_tail: Vec<String>,
+    /// Why the daemon ended it to restart it, if it did: a changed file, its cron pattern, its memory, its probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }

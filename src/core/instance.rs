@@ -19,6 +19,10 @@ pub struct Policy {
     pub restart: RestartPolicy,
     /// How it is stopped.
     pub ladder: Vec<StopStep>,
+    /// The ladder is for its whole tree (PM2's `treekill`). Else for its root process alone, and what remains is left.
+    pub treekill: bool,
+    /// The first rung is the message "shutdown" instead of a signal (PM2's `shutdown_with_message`).
+    pub by_message: bool,
     /// It tells when it is ready (PM2's `wait_ready`).
     pub wait_ready: bool,
     /// How long that may take before it counts as online anyway.
@@ -179,6 +183,10 @@ pub enum Effect {
     Spawn(Generation),
     /// Send a signal to the run's whole tree.
     SignalTree(Generation, Signal),
+    /// Send a signal to the run's root process only.
+    SignalRoot(Generation, Signal),
+    /// Send it the message "shutdown"; if it has no channel, this signal.
+    AskToStop(Generation, Signal),
     /// Call back at this time.
     Arm(Generation, Timer, Millis),
     /// Tell the world.
@@ -256,6 +264,11 @@ impl Machine {
             | State::Backoff { .. }
             | State::Failed(_) => None,
         }
+    }
+
+    /// Whether a process of it runs and nobody is ending it.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Starting(_) | State::Online(_))
     }
 
     /// Whether a command that wanted it up has its answer.
@@ -425,7 +438,12 @@ impl Machine {
         stopping.step = step;
         match stop::rung(&policy.ladder, step) {
             Some(rung) => {
-                out.push(Effect::SignalTree(self.generation, rung.signal));
+                let asks = step == 0 && policy.by_message && stopping.exited.is_none();
+                out.push(match (asks, policy.treekill) {
+                    (true, _) => Effect::AskToStop(self.generation, rung.signal),
+                    (false, true) => Effect::SignalTree(self.generation, rung.signal),
+                    (false, false) => Effect::SignalRoot(self.generation, rung.signal),
+                });
                 out.push(Effect::Arm(
                     self.generation,
                     Timer::Rung(step),
@@ -519,13 +537,21 @@ impl Machine {
         now: Millis,
         out: &mut Vec<Effect>,
     ) {
+        // Without treekill what is left is nobody's business.
+        let leftovers = leftovers && policy.treekill;
         let run = match &mut self.state {
             State::Starting(run) | State::Online(run) => *run,
             State::Stopping(stopping) => {
                 out.push(Effect::Announce(Announcement::Exited(cause.clone())));
                 stopping.exited = Some(cause);
-                if !leftovers {
-                    self.finish_stop(policy, now, out);
+                let asked_only = stopping.step == 0 && policy.by_message;
+                match stop::rung(&policy.ladder, 0) {
+                    _ if !leftovers => self.finish_stop(policy, now, out),
+                    // The message has reached its root alone.
+                    Some(first) if asked_only => {
+                        out.push(Effect::SignalTree(self.generation, first.signal));
+                    }
+                    Some(_) | None => {}
                 }
                 return;
             }

@@ -2,6 +2,7 @@
 //!
 //! Nothing in here does I/O or knows a clock; `tests/layers.rs` holds that.
 
+pub mod cron;
 pub mod dateformat;
 pub mod exit;
 pub mod ids;
@@ -17,3 +18,4 @@ pub mod spec;
 pub mod status;
 pub mod stop;
 pub mod units;
+pub mod watch;

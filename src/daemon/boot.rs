@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::snapshot::Snapshot;
 use super::succession::Succession;
 use super::world::RealWorld;
-use super::{sampling, telemetry};
+use super::{memory_limits, sampling, telemetry};
 use crate::adapters::keeper::Keeper;
 use crate::adapters::logs::{LogOptions, LogPlane};
 use crate::adapters::runner::{Running, Runs};
@@ -211,7 +211,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         shutdown: shutdown.clone(),
     };
 
-    let world = RealWorld::new(running, tasks.clone(), home.root().to_owned(), inherited);
+    let world = RealWorld::new(running, tasks.clone(), &handle, inherited);
     let mut daemon = Daemon::new(world, bus, snapshots, settings.subscribe()).of_life(life);
     {
         let _within = main.enter();
@@ -260,6 +260,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
             host,
         ));
         tasks.spawn(sampling::recheck_installs(handle.clone()));
+        tasks.spawn(memory_limits::run(handle.clone()));
         ready();
         keeper.ready();
         let end = signals.serve(&handle, &keeper, &home, hand_overs).await;

@@ -1,7 +1,7 @@
 //! What may be asked of the loop, and what it answers.
 
 use super::snapshot::InstanceView;
-use crate::core::ids::PmId;
+use crate::core::ids::{Generation, PmId};
 use crate::core::signal::Signal;
 use crate::core::spec::app::SpecError;
 use crate::core::spec::instances;
@@ -47,6 +47,31 @@ pub enum Command {
         key: &'static str,
         /// Its value.
         value: Value,
+    },
+    /// Switch its watch on or off; `None`: the other way round.
+    Watch {
+        /// Which instance.
+        id: PmId,
+        /// On or off.
+        on: Option<bool>,
+    },
+    /// A file that it is watched by has changed.
+    Changed {
+        /// Which instance.
+        id: PmId,
+        /// The file, as the log names it.
+        path: String,
+        /// When that was seen.
+        at: tokio::time::Instant,
+    },
+    /// A run holds more memory than it may.
+    OverMemory {
+        /// Which instance.
+        id: PmId,
+        /// Which run.
+        generation: Generation,
+        /// What its tree holds, in bytes.
+        used: u64,
     },
     /// The version of the Node that runs it has been found out.
     NodeVersion {

@@ -4,6 +4,7 @@ mod commands;
 mod remember;
 mod resume;
 mod settle;
+mod upkeep;
 
 pub use resume::Legacy;
 
@@ -12,7 +13,7 @@ use super::command::{Answer, Command};
 use super::settings::Settings;
 use super::snapshot::Snapshot;
 use super::table::{Now, Table};
-use super::timers::{TimerKey, Timers};
+use super::timers::{Due, TimerKey, Timers};
 use super::wire;
 use super::world::{Needs, World};
 use super::{launch, messages};
@@ -136,23 +137,23 @@ impl<W: World> Daemon<W> {
     }
 
     fn now(&self) -> Now {
-        let wall = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
         Now {
             mono: Millis(self.origin.0 + self.started.elapsed().as_millis() as u64),
-            wall_ms: wall.as_millis() as u64,
+            wall_ms: self.world.wall_ms(),
         }
     }
 
     fn fire(&mut self) {
-        for TimerKey {
-            id,
-            generation,
-            kind,
-        } in self.timers.due(self.now().mono)
-        {
-            self.step(id, Event::Timer { generation, kind });
+        for due in self.timers.due(self.now().mono) {
+            match due {
+                Due::Run(TimerKey {
+                    id,
+                    generation,
+                    kind,
+                }) => self.step(id, Event::Timer { generation, kind }),
+                Due::Cron(id, ticket) => self.look_at_cron(id, Some(ticket)),
+                Due::Burst(id, ticket) => self.burst_due(id, ticket),
+            }
         }
     }
 
@@ -184,6 +185,10 @@ impl<W: World> Daemon<W> {
         match effect {
             Effect::Spawn(_) => self.spawn(id, now),
             Effect::SignalTree(generation, signal) => self.world.signal(id, generation, signal),
+            Effect::SignalRoot(generation, signal) => {
+                self.world.signal_root(id, generation, signal)
+            }
+            Effect::AskToStop(generation, signal) => self.world.ask_to_stop(id, generation, signal),
             Effect::Arm(generation, kind, at) => self.timers.arm(
                 at,
                 TimerKey {
@@ -204,6 +209,7 @@ impl<W: World> Daemon<W> {
         instance.started_at_ms = now.wall_ms;
         instance.started = now.mono;
         instance.probe = None;
+        instance.upkeep.why = None;
         let generation = instance.machine.generation;
         let mode = if instance.spec.cluster {
             "cluster"
@@ -320,6 +326,7 @@ impl<W: World> Daemon<W> {
                     at_ms: now.wall_ms,
                     uptime_ms: 0,
                     stderr_tail: Vec::new(),
+                    why: None,
                 }));
                 tracing::error!(
                     app = &*instance.spec.name,
@@ -347,6 +354,7 @@ impl<W: World> Daemon<W> {
                     at_ms: now.wall_ms,
                     uptime_ms,
                     stderr_tail,
+                    why: instance.upkeep.why.take(),
                 }));
                 instance.exit_code = Some(cause.pm2_code());
                 instance.axm = Arc::default();
@@ -372,6 +380,9 @@ impl<W: World> Daemon<W> {
                 }
             }
             RunEventKind::Probe { verdict, detail } => {
+                if verdict == Verdict::Dead {
+                    instance.upkeep.why = Some(format!("failed its liveness probe: {detail}"));
+                }
                 instance.probe = Some((verdict, detail));
                 if verdict == Verdict::Dead {
                     tracing::error!(

@@ -7,12 +7,29 @@ use crate::core::units::{Bytes, Millis};
 use serde_json::Value;
 
 /// Settings that apply to every app.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Log rotation where an app says nothing.
     pub rotation: LogRotation,
     /// Stop and readiness defaults.
     pub defaults: Defaults,
+    /// How often memory limits are looked at (`PM2_WORKER_INTERVAL`).
+    pub worker_interval: Millis,
+}
+
+/// pm2 7.0.4's worker interval.
+const WORKER_INTERVAL: Millis = Millis(30_000);
+/// The shortest one taken: figures are no fresher.
+const SHORTEST_WORKER_INTERVAL: Millis = Millis(250);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rotation: LogRotation::default(),
+            defaults: Defaults::default(),
+            worker_interval: WORKER_INTERVAL,
+        }
+    }
 }
 
 impl Settings {
@@ -26,12 +43,17 @@ impl Settings {
         defaults.kill_signal = env("PM2_KILL_SIGNAL")
             .and_then(|name| Signal::parse(&name))
             .unwrap_or(defaults.kill_signal);
+        // PM2 takes any value but an empty one for yes.
+        defaults.by_message = env("PM2_KILL_USE_MESSAGE").is_some_and(|text| !text.is_empty());
         let conf: Value = module_conf
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default();
         Self {
             rotation: rotation(&conf["pm2-logrotate"]),
             defaults,
+            worker_interval: number("PM2_WORKER_INTERVAL").map_or(WORKER_INTERVAL, |interval| {
+                interval.max(SHORTEST_WORKER_INTERVAL)
+            }),
         }
     }
 }

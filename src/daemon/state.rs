@@ -356,6 +356,7 @@ mod tests {
             at_ms: 1_794_999_999_000,
             uptime_ms: 900,
             stderr_tail: vec!["boom".into()],
+            why: None,
         };
         instance.last_exit = Some(Arc::new(exit));
         table.instances.insert(id, instance);

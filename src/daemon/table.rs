@@ -2,6 +2,7 @@
 
 use super::health;
 use super::snapshot::{Axm, InstanceView};
+use super::upkeep::Upkeep;
 use crate::adapters::tree::RunFacts;
 use crate::core::exit::LastExit;
 use crate::core::ids::{Generation, PmId};
@@ -63,6 +64,8 @@ pub struct Instance {
     pub service: ServiceState,
     /// It is to be forgotten once it is down.
     pub deleting: bool,
+    /// Its watch and its cron pattern at work.
+    pub upkeep: Upkeep,
 }
 
 impl Instance {
@@ -96,6 +99,7 @@ impl Instance {
                 completed: false,
             },
             deleting: false,
+            upkeep: Upkeep::default(),
             spec,
         }
     }

@@ -16,18 +16,44 @@ pub struct TimerKey {
     pub kind: Timer,
 }
 
+/// What has come due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// A timer of a run.
+    Run(TimerKey),
+    /// A look at an instance's cron pattern.
+    Cron(PmId, Ticket),
+    /// The end of a burst of changed files.
+    Burst(PmId, Ticket),
+}
+
+/// Tells the timer that counts from one that was set for a wish of before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
+
 /// Deadlines by time, in the order they were set where times are equal.
 #[derive(Debug, Default)]
 pub struct Timers {
-    by_time: BTreeMap<(Millis, u64), TimerKey>,
+    by_time: BTreeMap<(Millis, u64), Due>,
     set: u64,
 }
 
 impl Timers {
     /// Sets a deadline.
     pub fn arm(&mut self, at: Millis, key: TimerKey) {
+        self.insert(at, Due::Run(key));
+    }
+
+    /// Sets one that only its ticket makes count.
+    pub fn arm_with(&mut self, at: Millis, due: impl FnOnce(Ticket) -> Due) -> Ticket {
+        let ticket = Ticket(self.set + 1);
+        self.insert(at, due(ticket));
+        ticket
+    }
+
+    fn insert(&mut self, at: Millis, due: Due) {
         self.set += 1;
-        self.by_time.insert((at, self.set), key);
+        self.by_time.insert((at, self.set), due);
     }
 
     /// The earliest deadline.
@@ -36,7 +62,7 @@ impl Timers {
     }
 
     /// Takes out everything that is due.
-    pub fn due(&mut self, now: Millis) -> Vec<TimerKey> {
+    pub fn due(&mut self, now: Millis) -> Vec<Due> {
         let mut due = Vec::new();
         while let Some(entry) = self
             .by_time

@@ -76,6 +76,7 @@ pub fn state(view: &InstanceView) -> Value {
             "at_ms": exit.at_ms,
             "uptime_ms": exit.uptime_ms,
             "stderr_tail": exit.stderr_tail,
+            "why": exit.why,
         })),
     })
 }

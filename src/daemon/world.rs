@@ -1,21 +1,27 @@
 //! What the loop can do to the world, as a trait: the real one here, a recording one in tests.
 
+use super::command::Command;
+use super::handle::Handle;
+pub use super::preflight::missing;
+use super::preflight::{Leases, Preflight, lease_key};
 use crate::adapters::adopt::{self, AdoptPlan};
 use crate::adapters::event::{RunEvent, RunEventKind};
-use crate::adapters::keeper::{Inheritance, Keeper};
+use crate::adapters::keeper::Inheritance;
 use crate::adapters::probes::{self, ProbePlan};
 use crate::adapters::records::Records;
 use crate::adapters::runner::{self, RunPlan, Running};
+use crate::adapters::watch::{Change, Watching};
 use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::{Held, Key};
 use crate::core::signal::Signal;
 use crate::core::spec::fornax::{FornaxBlock, GpuRef, InstallCheck};
+use crate::core::watch::WatchSpec;
 use crate::gpu::lease::{self, Lease, Owner};
-use crate::sys::procfs;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +33,15 @@ pub trait World {
     fn signal(&mut self, id: PmId, generation: Generation, signal: Signal);
     /// Signal a run's root process only.
     fn signal_root(&mut self, id: PmId, generation: Generation, signal: Signal);
+    /// Send the message "shutdown" to a run; if it takes none, this signal to its tree.
+    fn ask_to_stop(&mut self, id: PmId, generation: Generation, otherwise: Signal);
+    /// Watch files for an instance; `None`: no longer. Answered by [`Command::Changed`].
+    fn watch(&mut self, id: PmId, spec: Option<Arc<WatchSpec>>);
+    /// The wall clock, in milliseconds since the Unix epoch. It may jump.
+    fn wall_ms(&self) -> u64 {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        wall.unwrap_or_default().as_millis() as u64
+    }
     /// Begin to probe a run.
     fn probe(&mut self, plan: ProbePlan);
     /// Stop probing an instance.
@@ -99,27 +114,33 @@ pub struct RealWorld {
     leases: Leases,
     inherited: Inheritance,
     records: Option<Records>,
+    watching: Watching,
 }
-
-/// Leases by instance. A lock, not a message: taken by blocking preflights and released by the loop, for a map access each.
-type Leases = Arc<Mutex<HashMap<PmId, Lease>>>;
 
 impl RealWorld {
     /// A world without probes or leases yet. `inherited` is what another daemon has left.
     pub fn new(
         running: Running,
         tasks: TaskTracker,
-        home: PathBuf,
+        handle: &Handle,
         inherited: Inheritance,
     ) -> Self {
+        let commands = handle.commands.clone();
+        let report = move |Change { id, path, at }| {
+            let at = tokio::time::Instant::from_std(at);
+            // Nobody waits for the answer, and an error means that the loop has gone.
+            let _ =
+                commands.blocking_send((Command::Changed { id, path, at }, oneshot::channel().0));
+        };
         Self {
             running,
             tasks,
-            home,
+            home: handle.info.home.clone(),
             probes: HashMap::new(),
             leases: Leases::default(),
             inherited,
             records: None,
+            watching: Watching::new(Arc::new(report)),
         }
     }
 }
@@ -173,6 +194,21 @@ impl World for RealWorld {
         {
             tracing::warn!(pid = run.pid, %signal, %error, "cannot send a signal");
         }
+    }
+
+    fn ask_to_stop(&mut self, id: PmId, generation: Generation, otherwise: Signal) {
+        let asked = self
+            .running
+            .runs
+            .get(id, generation)
+            .is_some_and(|run| run.send(serde_json::Value::from("shutdown")));
+        if !asked {
+            self.signal(id, generation, otherwise);
+        }
+    }
+
+    fn watch(&mut self, id: PmId, spec: Option<Arc<WatchSpec>>) {
+        self.watching.set(id, spec);
     }
 
     fn probe(&mut self, plan: ProbePlan) {
@@ -288,106 +324,4 @@ impl World for RealWorld {
     fn mark(&self) -> Arc<str> {
         Arc::clone(&self.running.daemon)
     }
-}
-
-fn lease_key(id: PmId) -> Key {
-    Key::run(Held::Lease, id, Generation(0))
-}
-
-/// The checks before a spawn. Blocking.
-struct Preflight {
-    needs: Needs,
-    id: PmId,
-    app: String,
-    leases: Leases,
-    home: PathBuf,
-    keeper: Keeper,
-}
-
-impl Preflight {
-    fn is_needed(&self) -> bool {
-        !self.needs.install.is_empty() || self.needs.port.is_some() || self.needs.gpu.is_some()
-    }
-
-    /// Why the run can't be: the reason, and whether something is to be installed.
-    fn refusal(&self) -> Option<(String, bool)> {
-        if let Some(missing) = missing(&self.needs.install, &self.needs.cwd) {
-            return Some((missing, true));
-        }
-        self.needs
-            .port
-            .and_then(busy)
-            .or_else(|| self.lease_gpu())
-            .map(|reason| (reason, false))
-    }
-
-    fn lease_gpu(&self) -> Option<String> {
-        let uuid = self.needs.gpu.as_ref()?.uuid.as_ref()?;
-        if self
-            .leases
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(&self.id)
-        {
-            return None;
-        }
-        let owner = Owner::this_process(&self.home.display().to_string(), &self.app);
-        let folder = match lease::directory(&|name| std::env::var_os(name)) {
-            Ok(folder) => folder,
-            Err(error) => return Some(error.to_string()),
-        };
-        match Lease::acquire(&folder, uuid, &owner) {
-            Ok(lease) => {
-                if let Err(error) = self.keeper.hold(&[(lease_key(self.id), lease.as_fd())]) {
-                    tracing::error!(app = self.app, %error, "the keeper does not hold a GPU lease");
-                }
-                self.leases
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(self.id, lease);
-                None
-            }
-            Err(error) => Some(error.to_string()),
-        }
-    }
-}
-
-/// What is missing of an installation, in words.
-pub fn missing(checks: &[InstallCheck], cwd: &str) -> Option<String> {
-    let absent = checks
-        .iter()
-        .find(|check| !Path::new(cwd).join(&check.path).exists())?;
-    let path = Path::new(cwd).join(&absent.path);
-    Some(match &absent.hint {
-        Some(hint) => format!("{} does not exist; {hint}", path.display()),
-        None => format!("{} does not exist", path.display()),
-    })
-}
-
-/// Who has the port, in words; `None` if it is free.
-fn busy(port: u16) -> Option<String> {
-    let taken = |address: &str| {
-        let outcome = std::net::TcpListener::bind((address, port));
-        outcome.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-    };
-    if !taken("127.0.0.1") {
-        return None;
-    }
-    let holders: Vec<String> = procfs::listeners(port)
-        .into_iter()
-        .map(|pid| {
-            format!(
-                "{} (pid {pid})",
-                procfs::name(pid).unwrap_or_else(|| "process".to_owned())
-            )
-        })
-        .collect();
-    let who = if holders.is_empty() {
-        "another process".to_owned()
-    } else {
-        holders.join(", ")
-    };
-    Some(format!(
-        "port {port} is already taken by {who}; stop it, or choose another port"
-    ))
 }

@@ -57,6 +57,7 @@ fn last_exit(exit: &LastExit) -> Value {
         "at": answer::iso(exit.at_ms),
         "uptime_ms": exit.uptime_ms,
         "stderr_tail": exit.stderr_tail,
+        "why": exit.why,
     })
 }
 

@@ -130,7 +130,9 @@ async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
         "msgProcess" => talk::send_message(arg, handle),
         "sendSignalToProcessId" => talk::signal_id(arg, handle).await,
         "sendSignalToProcessName" => talk::signal_name(arg, handle).await,
-        "stopWatch" | "startWatch" | "toggleWatch" => Results(r#"{"success":true}"#.to_owned()),
+        "stopWatch" => act::watch(args, handle, Some(false)).await,
+        "startWatch" => act::watch(args, handle, Some(true)).await,
+        "toggleWatch" => act::watch(args, handle, None).await,
         "notifyByProcessId" => talk::notify(arg, handle),
         "notifyKillPM2" => {
             // Nobody waits for the answer.

@@ -23,6 +23,11 @@ impl LocalClock {
         Self(TimeZone::UTC)
     }
 
+    /// The time zone itself.
+    pub fn zone(&self) -> TimeZone {
+        self.0.clone()
+    }
+
     /// The parts of a moment, given in milliseconds since the Unix epoch.
     pub fn broken(&self, wall_ms: u64) -> BrokenTime {
         let stamp = i64::try_from(wall_ms)

@@ -170,7 +170,10 @@ pub fn one(
         }
         bail!(Told);
     }
-    let env = restart_env(session, matches, action, rest)?;
+    let env = restart_env(session, matches, action, rest, starting)?;
+    if action == Action::Restart && !starting && options::app_keys(matches).contains_key("watch") {
+        tell_watch(session, "toggleWatch", action, &ids)?;
+    }
     apply(session, action, word, &ids, &rows, &env)
 }
 
@@ -180,6 +183,7 @@ fn restart_env(
     matches: &ArgMatches,
     action: Action,
     rest: &[String],
+    starting: bool,
 ) -> anyhow::Result<Value> {
     if !matches!(action, Action::Restart | Action::Reload) {
         return Ok(Value::Null);
@@ -190,6 +194,10 @@ fn restart_env(
         Map::new()
     };
     let mut given = options::app_keys(matches);
+    if action == Action::Restart && !starting {
+        // It is toggled, and no value.
+        given.remove("watch");
+    }
     if !rest.is_empty() {
         given.insert("args".to_owned(), Value::from(rest.to_vec()));
     }
@@ -198,11 +206,12 @@ fn restart_env(
     }
     match raw::canonical(&given) {
         Ok(mut keys) => {
-            if keys
-                .get("cron_restart")
-                .is_some_and(|pattern| pattern == "0" || *pattern == json!(0))
-            {
-                session.output.done("disabling cron restart");
+            start::tell_cron(session, &keys);
+            if let Err(error) = crate::core::spec::app::cron(keys.get("cron_restart")) {
+                session
+                    .output
+                    .error(&format!("Cron pattern error: {error}"));
+                bail!(Told);
             }
             if let Some(interpreter) = keys.remove("interpreter") {
                 keys.insert("exec_interpreter".to_owned(), interpreter);
@@ -266,6 +275,9 @@ fn carry_out(
         .iter()
         .map(|id| (action.method(), vec![argument(id)]))
         .collect();
+    if matches!(action, Action::Stop | Action::Delete) {
+        tell_watch(session, "stopWatch", action, ids)?;
+    }
     let client = session.daemon(false)?;
     for answer in client.call_all(&calls)?.into_iter().zip(ids) {
         let (answer, id) = answer;
@@ -295,7 +307,44 @@ fn carry_out(
         .collect();
     // Told to whoever listens; that a deleted one is not known any more is as it should be.
     drop(client.call_all(&notices)?);
+    if action == Action::Stop {
+        warn_of_cron(output, ids, rows);
+    }
     Ok(())
+}
+
+/// `stopWatch` before an app is stopped, so that no change of a file starts it again; `toggleWatch` for `restart --watch`.
+fn tell_watch(
+    session: &mut Session,
+    method: &str,
+    action: Action,
+    ids: &[PmId],
+) -> anyhow::Result<()> {
+    let argument = |id: &PmId| match action {
+        Action::Restart | Action::Reload => json!({"id": id}),
+        Action::Stop | Action::Delete => json!(id),
+    };
+    let calls: Vec<(&str, Vec<Value>)> = ids
+        .iter()
+        .map(|id| (method, vec![json!(action.method()), argument(id)]))
+        .collect();
+    for answer in session.daemon(false)?.call_all(&calls)? {
+        if let Err(ClientError::Refused(words)) = answer {
+            session.output.error(&words);
+            bail!(Told);
+        }
+    }
+    Ok(())
+}
+
+/// A stop does not switch a cron pattern off: it will start the app.
+fn warn_of_cron(output: crate::cli::session::Output, ids: &[PmId], rows: &[ProcRow]) {
+    let stopped = rows.iter().filter(|row| ids.contains(&PmId(row.pm_id)));
+    for row in stopped {
+        if let Some(pattern) = &row.cron_restart {
+            output.warn(&message::cron_still_up(&row.name, pattern, output.colour));
+        }
+    }
 }
 
 /// Parses a target, or tells why it can't be.

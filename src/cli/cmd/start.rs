@@ -81,6 +81,7 @@ fn script(
     let mut context = start_context::gather(session, matches, Origin::Script, rest)?;
     context.overrides.remove("script");
     let app = Map::from_iter([("script".to_owned(), Value::from(target))]);
+    tell_cron(session, &context.overrides);
     let conf = match normalise::app(&app, &context, &SystemHost) {
         Ok(conf) => conf,
         Err(issues) => return refuse(session, &issues),
@@ -160,6 +161,12 @@ pub fn config_file(
         let mut context = context.clone();
         if let Some(env) = &context.env_name {
             context.deploy_env = ecosystem.deploy_env(env);
+        }
+        if let Ok(keys) = raw::canonical(&app.raw) {
+            let name = keys.get("name").and_then(Value::as_str);
+            if name.is_none_or(|name| is_meant(&only, name)) {
+                tell_cron(session, &keys);
+            }
         }
         match normalise::app(&app.raw, &context, config::host_for(&app.raw)) {
             Ok(conf) => {
@@ -254,6 +261,20 @@ pub fn prepare_all(session: &mut Session, confs: Vec<AppConf>) -> anyhow::Result
         }
     }
     Ok(all)
+}
+
+/// Says that an app has a cron pattern, or has one no longer, as PM2 does before it looks at it.
+pub fn tell_cron(session: &Session, keys: &Map<String, Value>) {
+    match keys.get("cron_restart") {
+        Some(Value::String(pattern)) if pattern == "0" => {
+            session.output.done("disabling cron restart");
+        }
+        Some(Value::Number(_)) => session.output.done("disabling cron restart"),
+        Some(Value::String(pattern)) if !pattern.is_empty() => {
+            session.output.done(&format!("cron restart at {pattern}"));
+        }
+        Some(_) | None => {}
+    }
 }
 
 /// What a restart from a file carries: with variables of its own, those; else the whole environment of this shell.

@@ -24,6 +24,28 @@ fn dev_home() -> Home {
     Home::from_env(&|name| (name == "PM2_HOME").then(|| own.clone()))
 }
 
+/// `pm2-dev`'s words as `start` takes them: the app is watched, and a crash waits a second (pm2 7.0.4, spec 2.6).
+fn development(words: Vec<String>) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "run" if out.is_empty() => out.push("start".to_owned()),
+            "--timestamp" | "--silent-exec" | "--test-mode" | "--auto-exit" => {}
+            "--ignore" => {
+                let named = words.next().unwrap_or_default();
+                let named = named.split(',').chain(["node_modules"]);
+                out.extend(named.map(|path| format!("--ignore-watch={path}")));
+            }
+            _ => out.push(word),
+        }
+    }
+    if !out.is_empty() {
+        out.extend(["--watch=true", "--restart-delay=1000"].map(str::to_owned));
+    }
+    out
+}
+
 /// Runs in the foreground until a signal comes (exit 0) or nothing runs any more (exit 2).
 pub fn run(name: &'static str, words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
     let stays = words.iter().any(|word| word == "--no-auto-exit");
@@ -37,6 +59,9 @@ pub fn run(name: &'static str, words: &[String], rest: &[String]) -> anyhow::Res
         })
         .cloned()
         .collect();
+    if name == "pm2-dev" {
+        words = development(words);
+    }
     if words.first().is_none_or(|word| word != "start") {
         words.insert(0, "start".to_owned());
     }

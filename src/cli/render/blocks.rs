@@ -44,6 +44,9 @@ fn last_exit(exit: Option<&Value>, now_ms: u64, colour: bool) -> String {
     if let Some(cause) = exit.get("cause").and_then(Value::as_str) {
         rows.push(vec!["cause".into(), cause.into()]);
     }
+    if let Some(why) = exit.get("why").and_then(Value::as_str) {
+        rows.push(vec!["why".into(), why.into()]);
+    }
     if let Some(at_ms) = exit.get("at_ms").and_then(Value::as_u64) {
         let ago = units::uptime(now_ms.saturating_sub(at_ms));
         let date = i64::try_from(at_ms).ok().and_then(units::iso); // Past the year 9999 only the distance is told.

@@ -59,6 +59,12 @@ pub fn ticked(name: &str, id: u32, colour: bool) -> String {
     done(&format!("[{name}]({id}) ✓"), colour)
 }
 
+/// What a stop says of an app that its cron pattern will start again.
+pub fn cron_still_up(name: &str, pattern: &str, colour: bool) -> String {
+    let name = super::style::paint(name, &[super::style::Style::Bold], colour);
+    format!("App {name} stopped but CRON RESTART is still UP {pattern}")
+}
+
 /// `[PM2] Applying action M on app [name](ids: [ 0, 1 ])`: an action begins. The ids are printed as Node would,
 /// so a long list takes several lines.
 pub fn applying(method: &str, target: &str, ids: &[u32], colour: bool) -> String {

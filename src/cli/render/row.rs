@@ -38,6 +38,8 @@ pub struct ProcRow {
     pub username: Option<String>,
     /// Its files are watched.
     pub watch: bool,
+    /// Its cron pattern, if it has one.
+    pub cron_restart: Option<String>,
     /// It is a module, and belongs in the second table.
     pub pmx_module: bool,
     /// The process that a module asked to have measured in its place.
@@ -108,6 +110,7 @@ impl ProcRow {
             EnvKey::Status => self.status = value.text().unwrap_or_default(),
             EnvKey::Username => self.username = value.text(),
             EnvKey::Watch => self.watch = value.truthy(),
+            EnvKey::CronRestart => self.cron_restart = value.text().filter(|text| text != "0"),
             EnvKey::PmxModule => self.pmx_module = value.truthy(),
             EnvKey::CreatedAt => self.created_at = value.whole(),
             EnvKey::UnstableRestarts => self.unstable_restarts = value.whole().unwrap_or_default(),
@@ -150,6 +153,7 @@ enum EnvKey {
     Status,
     Username,
     Watch,
+    CronRestart,
     PmxModule,
     CreatedAt,
     UnstableRestarts,

@@ -2,11 +2,13 @@
 
 use super::fornax::FornaxBlock;
 use super::paths::name_fault;
+use crate::core::cron::{PatternError, Schedule};
 use crate::core::instance::Policy;
 use crate::core::restart::RestartPolicy;
 use crate::core::signal::Signal;
 use crate::core::stop;
-use crate::core::units::Millis;
+use crate::core::units::{Bytes, Millis};
+use crate::core::watch::WatchSpec;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ pub struct Defaults {
     pub kill_signal: Signal,
     /// `PM2_GRACEFUL_LISTEN_TIMEOUT`.
     pub listen_timeout: Millis,
+    /// `PM2_KILL_USE_MESSAGE`.
+    pub by_message: bool,
 }
 
 impl Default for Defaults {
@@ -33,6 +37,7 @@ impl Default for Defaults {
             kill_timeout: stop::KILL_TIMEOUT,
             kill_signal: Signal::INT,
             listen_timeout: LISTEN_TIMEOUT,
+            by_message: false,
         }
     }
 }
@@ -66,8 +71,12 @@ pub struct AppSpec {
     pub autostart: bool,
     /// A PM2 module.
     pub module: bool,
-    /// PM2's `watch` is on.
-    pub watch: bool,
+    /// PM2's `watch`: what it is watched by.
+    pub watch: Option<Arc<WatchSpec>>,
+    /// PM2's `cron_restart`.
+    pub cron: Option<Schedule>,
+    /// PM2's `max_memory_restart`, for the whole tree.
+    pub max_memory: Option<Bytes>,
     /// The user and group to run as, by name or number.
     pub user: Option<String>,
     /// The group, where it is not the user's own.
@@ -110,6 +119,9 @@ pub enum SpecError {
         /// What is wrong with it.
         problem: String,
     },
+    /// `cron_restart` is no pattern; the first words are PM2's.
+    #[error("Cron pattern error: {0}")]
+    Cron(#[from] PatternError),
     /// The `fornax` block is wrong.
     #[error("`fornax` of app `{app}`: {problem}")]
     Fornax {
@@ -181,10 +193,9 @@ impl AppSpec {
             pid_path: text("pm_pid_path").map(PathBuf::from),
             autostart: truth(map, "autostart") != Some(false),
             module: truth(map, "pmx_module") == Some(true),
-            watch: !matches!(
-                map.get("watch"),
-                None | Some(Value::Null | Value::Bool(false))
-            ),
+            watch: WatchSpec::from_map(map, &required("pm_cwd")?).map(Arc::new),
+            cron: cron(map.get("cron_restart"))?,
+            max_memory: memory(map.get("max_memory_restart")),
             user: identity(map.get("uid")),
             group: identity(map.get("gid")),
             name: name.into(),
@@ -229,9 +240,29 @@ fn policy(map: &Map<String, Value>, fornax: &FornaxBlock, defaults: Defaults) ->
             one_shot: fornax.kind.as_deref() == Some("one-shot"),
         },
         ladder,
+        treekill: truth(map, "treekill") != Some(false),
+        by_message: truth(map, "shutdown_with_message").unwrap_or(defaults.by_message),
         wait_ready: truth(map, "wait_ready") == Some(true),
         listen_timeout: millis("listen_timeout").unwrap_or(defaults.listen_timeout),
     }
+}
+
+/// 0, as number or text, is none.
+pub fn cron(value: Option<&Value>) -> Result<Option<Schedule>, PatternError> {
+    match value {
+        Some(Value::String(text)) if !text.trim().is_empty() && text != "0" => {
+            Schedule::parse(text).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn memory(value: Option<&Value>) -> Option<Bytes> {
+    let limit = match value? {
+        Value::String(text) => Bytes::parse(text),
+        number => number.as_u64().map(Bytes),
+    };
+    limit.filter(|limit| limit.0 > 0)
 }
 
 /// PM2 takes `false` and `"false"` alike.
@@ -340,6 +371,32 @@ mod tests {
             error.contains("app `a`") && error.contains("prot"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn cron_and_memory_are_off_at_zero_and_a_wrong_pattern_is_refused() {
+        for off in [json!(0), json!("0"), json!(""), json!(null)] {
+            let spec = spec(json!({"cron_restart": off, "max_memory_restart": off})).unwrap();
+            assert_eq!((spec.cron, spec.max_memory), (None, None), "{off}");
+        }
+        let on = spec(json!({"cron_restart": "0 4 * * *", "max_memory_restart": "300M"})).unwrap();
+        assert_eq!(on.cron.as_ref().map(Schedule::text), Some("0 4 * * *"));
+        assert_eq!(on.max_memory, Some(Bytes(300 << 20)));
+        let error = spec(json!({"cron_restart": "bad pat"})).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("Cron pattern error: CronPattern: invalid")
+        );
+    }
+
+    #[test]
+    fn a_stop_is_for_the_tree_and_by_signal_unless_the_app_says_otherwise() {
+        let of =
+            |extra: Value| spec(extra).map(|spec| (spec.policy.treekill, spec.policy.by_message));
+        assert_eq!(of(json!({})), Ok((true, false)));
+        let own = json!({"treekill": false, "shutdown_with_message": true});
+        assert_eq!(of(own), Ok((false, true)));
     }
 
     #[test]

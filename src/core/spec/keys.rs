@@ -402,7 +402,7 @@ pub const KEYS: [Key; 64] = [
     plain(
         "ignore_watch",
         ARGS,
-        "Paths, globs or patterns that watch leaves out. Default: dotfiles and node_modules.",
+        "Paths and globs that watch leaves out, seen from cwd. Default: dotfiles and node_modules.",
     ),
     plain(
         "watch_options",

@@ -46,6 +46,16 @@ pub fn app(app: &Conf, ctx: &StartContext, host: &dyn Host) -> Result<AppConf, V
         ));
     }
     let cwd = paths::resolve(&ctx.cwd, text(&conf, "cwd").unwrap_or_default());
+    if let Err(error) = super::app::cron(conf.get("cron_restart")) {
+        issues.push(
+            SpecIssue::new(
+                pointer_as_written("cron_restart", &written),
+                error.to_string(),
+                "write five fields, or six with seconds first: \"0 4 * * *\" is daily at four",
+            )
+            .in_pm2_words(format!("Cron pattern error: {error}")),
+        );
+    }
     if let Err(issue) = launch(&mut conf, &written, &cwd, ctx, host) {
         issues.push(issue);
     }

@@ -97,6 +97,22 @@ impl<W: World> Daemon<W> {
                 self.configure(id, &map)?;
                 one(id, None)
             }
+            Command::Watch { id, on } => {
+                self.switch_watch(id, on)?;
+                one(id, None)
+            }
+            Command::Changed { id, path, at } => {
+                self.changed(id, path, at);
+                one(id, None)
+            }
+            Command::OverMemory {
+                id,
+                generation,
+                used,
+            } => {
+                self.over_memory(id, generation, used);
+                one(id, None)
+            }
             Command::NodeVersion { id, version } => {
                 self.known(id)?.node_version = Some(version.into());
                 self.dirty.insert(id);
@@ -110,7 +126,7 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    fn known(&mut self, id: PmId) -> Result<&mut Instance, CommandError> {
+    pub(super) fn known(&mut self, id: PmId) -> Result<&mut Instance, CommandError> {
         self.table
             .instances
             .get_mut(&id)
@@ -118,7 +134,7 @@ impl<W: World> Daemon<W> {
     }
 
     /// One that is being deleted is not started again: nobody would know it.
-    fn startable(&mut self, id: PmId) -> Result<&mut Instance, CommandError> {
+    pub(super) fn startable(&mut self, id: PmId) -> Result<&mut Instance, CommandError> {
         self.known(id).and_then(|instance| {
             if instance.deleting {
                 Err(CommandError::UnknownId(id))
@@ -128,7 +144,7 @@ impl<W: World> Daemon<W> {
         })
     }
 
-    fn dependencies_met(&self, id: PmId) -> Result<bool, CommandError> {
+    pub(super) fn dependencies_met(&self, id: PmId) -> Result<bool, CommandError> {
         let instance = self
             .table
             .instances
@@ -138,7 +154,7 @@ impl<W: World> Daemon<W> {
     }
 
     /// A person acted: PM2 counts from now.
-    fn forgive(&mut self, id: PmId) {
+    pub(super) fn forgive(&mut self, id: PmId) {
         let wall_ms = self.now().wall_ms;
         if let Some(instance) = self.table.instances.get_mut(&id) {
             instance.created_at_ms = Some(wall_ms);
@@ -215,6 +231,7 @@ impl<W: World> Daemon<W> {
         instance.version = version.into();
         self.table.instances.insert(id, instance);
         self.dirty.insert(id);
+        self.attend(id);
         Ok(id)
     }
 
@@ -263,13 +280,18 @@ impl<W: World> Daemon<W> {
         self.configure(id, &map)
     }
 
-    fn configure(&mut self, id: PmId, map: &Map<String, Value>) -> Result<(), CommandError> {
+    pub(super) fn configure(
+        &mut self,
+        id: PmId,
+        map: &Map<String, Value>,
+    ) -> Result<(), CommandError> {
         let spec = Arc::new(AppSpec::from_map(map, self.settings.borrow().defaults)?);
         let conf = self.table.share(map);
         let instance = self.known(id)?;
         instance.spec = spec;
         instance.conf = conf;
         self.dirty.insert(id);
+        self.attend(id);
         Ok(())
     }
 }

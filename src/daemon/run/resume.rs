@@ -45,6 +45,7 @@ impl<W: World> Daemon<W> {
         let ids: Vec<PmId> = self.table.instances.keys().copied().collect();
         for id in &ids {
             self.resume_instance(*id, &legacy.found);
+            self.attend(*id);
         }
         for (id, generation) in self.world.left() {
             let plan = self.adopt_plan(id, generation, 0, Told::Ended);

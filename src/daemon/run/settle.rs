@@ -118,6 +118,7 @@ impl<W: World> Daemon<W> {
             for id in waiter.ids {
                 self.world.stop_probe(id);
                 self.world.release(id);
+                self.world.watch(id, None);
                 self.table.instances.remove(&id);
                 changed.insert(id);
             }

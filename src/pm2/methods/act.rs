@@ -134,3 +134,22 @@ pub(super) async fn flag(arg: &Value, handle: &Handle, on: bool) -> Outcome {
         Err(_) => Error("Unknown pm_id".to_owned()),
     }
 }
+
+/// `stopWatch(method, id)`, `startWatch` and `toggleWatch(method, {id})`. A method that is for all is for all. An id that
+/// nobody has is no error, as in PM2: the client sends it before the action that will tell.
+pub(super) async fn watch(args: &[Value], handle: &Handle, on: Option<bool>) -> Outcome {
+    let method = args.first().and_then(Value::as_str).unwrap_or_default();
+    let ids: Vec<PmId> = if method.contains("All") {
+        let snapshot = handle.snapshot();
+        snapshot.instances.iter().map(|view| view.id).collect()
+    } else {
+        args.get(1).and_then(id_of).into_iter().collect()
+    };
+    for id in ids {
+        match handle.call(Command::Watch { id, on }).await {
+            Ok(_) | Err(CommandError::UnknownId(_)) => {}
+            Err(error) => return Error(error.to_string()),
+        }
+    }
+    Results(r#"{"success":true}"#.to_owned())
+}
