@@ -9,7 +9,7 @@ use self::end::{End, Signals};
 use super::bus::Bus;
 use super::handle::{DaemonInfo, Handle, HttpRequest, HttpState};
 use super::run::{Daemon, Inputs};
-use super::settings::Settings;
+use super::settings::{self, Settings};
 use super::snapshot::Snapshot;
 use super::succession::Succession;
 use super::world::RealWorld;
@@ -145,7 +145,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
 
-    let module_conf = std::fs::read_to_string(home.module_conf()).ok();
+    let module_conf = settings::stored(&home.module_conf());
     let settings = watch::Sender::new(Settings::load(module_conf.as_deref(), |name| {
         std::env::var(name).ok()
     }));
