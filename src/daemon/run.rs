@@ -1,6 +1,7 @@
 //! The daemon's loop: one task that owns the table, and awaits nothing but its inputs and one timer.
 
 mod commands;
+mod paced;
 mod remember;
 mod resume;
 mod settle;
@@ -11,7 +12,7 @@ use super::bus::Bus;
 use super::command::{Answer, Command};
 use super::settings::Settings;
 use super::snapshot::Snapshot;
-use super::table::{Now, Table};
+use super::table::{Instance, Now, Table};
 use super::timers::{TimerKey, Timers};
 use super::wire;
 use super::world::{Needs, World};
@@ -20,6 +21,7 @@ use crate::adapters::event::{RunEvent, RunEventKind};
 use crate::core::exit::{ExitCause, LastExit};
 use crate::core::ids::PmId;
 use crate::core::instance::{Announcement, Effect, Event};
+use crate::core::pace::Pace;
 use crate::core::probe::Verdict;
 use crate::core::units::Millis;
 use crate::sys::clock;
@@ -54,6 +56,7 @@ struct Waiter {
 pub struct Daemon<W> {
     table: Table,
     timers: Timers,
+    pace: Pace,
     waiters: Vec<Waiter>,
     dirty: BTreeSet<PmId>,
     world: W,
@@ -90,6 +93,7 @@ impl<W: World> Daemon<W> {
         Self {
             table: Table::default(),
             timers: Timers::default(),
+            pace: Pace::default(),
             waiters: Vec::new(),
             dirty: BTreeSet::new(),
             world,
@@ -111,9 +115,10 @@ impl<W: World> Daemon<W> {
     pub async fn run(mut self, mut inputs: Inputs) {
         loop {
             let origin = self.origin;
-            let deadline = self
-                .timers
-                .next()
+            let deadline = [self.timers.next(), self.pace.next()]
+                .into_iter()
+                .flatten()
+                .min()
                 .map(|at| Millis(at.0.saturating_sub(origin.0)));
             tokio::select! {
                 biased;
@@ -154,6 +159,7 @@ impl<W: World> Daemon<W> {
         {
             self.step(id, Event::Timer { generation, kind });
         }
+        self.release_held();
     }
 
     /// One event through the machine, and its effects out.
@@ -175,6 +181,7 @@ impl<W: World> Daemon<W> {
                 for effect in effects {
                     self.carry_out(id, effect, now);
                 }
+                self.drop_held_if_stopped(id);
             }
             None => self.stale_events += 1,
         }
@@ -182,7 +189,11 @@ impl<W: World> Daemon<W> {
 
     fn carry_out(&mut self, id: PmId, effect: Effect, now: Now) {
         match effect {
-            Effect::Spawn(_) => self.spawn(id, now),
+            Effect::Spawn(generation) => {
+                if self.may_spawn_now(id, generation, now) {
+                    self.spawn(id, now);
+                }
+            }
             Effect::SignalTree(generation, signal) => self.world.signal(id, generation, signal),
             Effect::Arm(generation, kind, at) => self.timers.arm(
                 at,
@@ -312,21 +323,7 @@ impl<W: World> Daemon<W> {
                 not_installed,
             } => {
                 instance.missing = not_installed.then(|| reason.clone());
-                let cause = ExitCause::CouldNotStart {
-                    reason: reason.clone(),
-                };
-                instance.last_exit = Some(Arc::new(LastExit {
-                    cause,
-                    at_ms: now.wall_ms,
-                    uptime_ms: 0,
-                    stderr_tail: Vec::new(),
-                }));
-                tracing::error!(
-                    app = &*instance.spec.name,
-                    instance = id.0,
-                    reason,
-                    "could not start"
-                );
+                could_not_start(instance, &reason, now);
                 self.step(
                     id,
                     Event::SpawnFailed {
@@ -335,6 +332,10 @@ impl<W: World> Daemon<W> {
                         not_installed,
                     },
                 );
+            }
+            RunEventKind::Starved { reason } => {
+                could_not_start(instance, &reason, now);
+                self.step(id, Event::Starved { generation, reason });
             }
             RunEventKind::Exited {
                 cause,
@@ -384,4 +385,22 @@ impl<W: World> Daemon<W> {
             }
         }
     }
+}
+
+/// Notes why there is no process, and tells it.
+fn could_not_start(instance: &mut Instance, reason: &str, now: Now) {
+    instance.last_exit = Some(Arc::new(LastExit {
+        cause: ExitCause::CouldNotStart {
+            reason: reason.to_owned(),
+        },
+        at_ms: now.wall_ms,
+        uptime_ms: 0,
+        stderr_tail: Vec::new(),
+    }));
+    tracing::error!(
+        app = &*instance.spec.name,
+        instance = instance.id.0,
+        reason,
+        "could not start"
+    );
 }

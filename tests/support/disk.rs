@@ -40,19 +40,19 @@ impl SmallDisk {
         ballast
     }
 
-    /// Makes it read-only, or writable again.
+    /// Makes it read-only for whatever is opened from now on, or writable again. By a mount on top of it: the kernel makes no
+    /// file system read-only in which files are being written.
     pub fn read_only(&self, read_only: bool) {
-        let option = if read_only {
-            "remount,ro"
-        } else {
-            "remount,rw"
+        let run = |program: &str, args: &[&str]| {
+            let done = Command::new(program).args(args).arg(&self.0).status();
+            assert!(done.unwrap().success(), "{program} {args:?}");
         };
-        let done = Command::new("mount")
-            .args(["-o", option])
-            .arg(&self.0)
-            .status()
-            .unwrap();
-        assert!(done.success(), "mount -o {option}");
+        if read_only {
+            run("mount", &["--bind", self.0.to_str().unwrap()]);
+            run("mount", &["-o", "remount,ro,bind"]);
+        } else {
+            run("umount", &["-l"]);
+        }
     }
 }
 
