@@ -47,9 +47,10 @@ fn main() {
         }
     };
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let whole = run(&options, folder.path());
+    // However it ends, nothing of it is left running.
+    let whole = std::panic::catch_unwind(|| run(&options, folder.path()));
     process::end_marked(folder.path());
-    if !whole {
+    if !matches!(whole, Ok(true)) {
         std::process::exit(1);
     }
 }

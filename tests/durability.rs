@@ -199,11 +199,14 @@ fn a_writer_killed_at_any_moment_leaves_whole_files() {
 
 /// What `prepare` takes.
 fn conf(name: &str, script: &str, autostart: bool) -> Value {
+    let folder = Path::new(script).parent().unwrap();
     json!({
         "name": name, "pm_exec_path": script, "exec_interpreter": "none", "exec_mode": "fork_mode",
-        "pm_cwd": Path::new(script).parent().unwrap(), "autostart": autostart, "namespace": "default",
+        "pm_cwd": folder, "autostart": autostart, "namespace": "default",
         "pm_out_log_path": "/dev/null", "pm_err_log_path": "/dev/null",
-        "pm_pid_path": Path::new(script).parent().unwrap().join(format!("{name}.pid")), "env": {},
+        "pm_pid_path": folder.join(format!("{name}.pid")),
+        // By this its processes are known as this test's.
+        "env": {"PM2_HOME": folder.parent().unwrap().join("pm2")},
     })
 }
 

@@ -12,7 +12,7 @@ use super::bus::Bus;
 use super::command::{Answer, Command};
 use super::settings::Settings;
 use super::snapshot::Snapshot;
-use super::table::{Instance, Now, Table};
+use super::table::{Now, Table};
 use super::timers::{TimerKey, Timers};
 use super::wire;
 use super::world::{Needs, World};
@@ -323,7 +323,7 @@ impl<W: World> Daemon<W> {
                 not_installed,
             } => {
                 instance.missing = not_installed.then(|| reason.clone());
-                could_not_start(instance, &reason, now);
+                instance.could_not_start(&reason, now);
                 self.step(
                     id,
                     Event::SpawnFailed {
@@ -334,7 +334,7 @@ impl<W: World> Daemon<W> {
                 );
             }
             RunEventKind::Starved { reason } => {
-                could_not_start(instance, &reason, now);
+                instance.could_not_start(&reason, now);
                 self.step(id, Event::Starved { generation, reason });
             }
             RunEventKind::Exited {
@@ -385,22 +385,4 @@ impl<W: World> Daemon<W> {
             }
         }
     }
-}
-
-/// Notes why there is no process, and tells it.
-fn could_not_start(instance: &mut Instance, reason: &str, now: Now) {
-    instance.last_exit = Some(Arc::new(LastExit {
-        cause: ExitCause::CouldNotStart {
-            reason: reason.to_owned(),
-        },
-        at_ms: now.wall_ms,
-        uptime_ms: 0,
-        stderr_tail: Vec::new(),
-    }));
-    tracing::error!(
-        app = &*instance.spec.name,
-        instance = instance.id.0,
-        reason,
-        "could not start"
-    );
 }

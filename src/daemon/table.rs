@@ -3,7 +3,7 @@
 use super::health;
 use super::snapshot::{Axm, InstanceView};
 use crate::adapters::tree::RunFacts;
-use crate::core::exit::LastExit;
+use crate::core::exit::{ExitCause, LastExit};
 use crate::core::ids::{Generation, PmId};
 use crate::core::instance::{IdleReason, Machine, State};
 use crate::core::probe::Verdict;
@@ -98,6 +98,24 @@ impl Instance {
             deleting: false,
             spec,
         }
+    }
+
+    /// Notes why there is no process, and tells it.
+    pub fn could_not_start(&mut self, reason: &str, now: Now) {
+        self.last_exit = Some(Arc::new(LastExit {
+            cause: ExitCause::CouldNotStart {
+                reason: reason.to_owned(),
+            },
+            at_ms: now.wall_ms,
+            uptime_ms: 0,
+            stderr_tail: Vec::new(),
+        }));
+        tracing::error!(
+            app = &*self.spec.name,
+            instance = self.id.0,
+            reason,
+            "could not start"
+        );
     }
 }
 
