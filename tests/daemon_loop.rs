@@ -36,6 +36,8 @@ struct Life {
     spawn: Option<Duration>,
     /// It can't be spawned, for this reason.
     refused: Option<&'static str>,
+    /// There is no room for it until so many milliseconds after the beginning, but for the first time.
+    starved_until: Option<u64>,
     /// It ends by itself after this long, with this code.
     ends: Option<(Duration, i32)>,
     /// The signals that end it.
@@ -51,6 +53,7 @@ impl Default for Life {
         Self {
             spawn: Some(Duration::ZERO),
             refused: None,
+            starved_until: None,
             ends: None,
             dies_of: vec![Signal::INT, Signal::TERM, Signal::KILL],
             leftovers: None,
@@ -141,11 +144,14 @@ impl World for Fake {
     fn spawn(&mut self, plan: RunPlan, _: Needs) {
         let (id, generation, fake) = (plan.id, plan.generation, self.clone());
         self.note(Deed::Spawned(plan.name.to_string(), generation));
+        let now = self.began.elapsed().as_millis() as u64;
+        let first = generation.number() == 1;
         let life = {
             let mut state = self.state.lock().unwrap();
             state.envs.push(plan.env);
-            let life = state.lives.get(&*plan.name).cloned().unwrap_or_default();
-            if life.refused.is_none() {
+            let mut life = state.lives.get(&*plan.name).cloned().unwrap_or_default();
+            life.starved_until = life.starved_until.filter(|until| !first && now < *until);
+            if life.refused.is_none() && life.starved_until.is_none() {
                 state.alive.insert((id, generation), life.clone());
             }
             let count = state.alive.keys().filter(|(owner, _)| *owner == id).count();
@@ -162,6 +168,12 @@ impl World for Fake {
                     not_installed: false,
                 };
                 return fake.tell(id, generation, kind).await;
+            }
+            if life.starved_until.is_some() {
+                let reason = "cannot make a pipe".to_owned();
+                return fake
+                    .tell(id, generation, RunEventKind::Starved { reason })
+                    .await;
             }
             let pid = 4_000_000 + id.0;
             fake.tell(
@@ -1117,4 +1129,173 @@ async fn what_an_app_that_was_asked_leaves_behind_gets_the_signal() {
         .map(|(_, signal)| signal)
         .collect();
     assert_eq!(signals, [Signal::INT]);
+}
+
+/// 200 apps of one life.
+async fn crowd(life: Life, extra: Value) -> Rig {
+    let names: Vec<String> = (0..200).map(|n| format!("app-{n}")).collect();
+    let lives: Vec<(&str, Life)> = names.iter().map(|name| (&**name, life.clone())).collect();
+    let rig = Rig::new(&lives);
+    for name in &names {
+        rig.prepare(name, extra.clone()).await.unwrap();
+    }
+    rig
+}
+
+/// The most spawns after `from` within any span of so many milliseconds.
+fn most_within(rig: &Rig, from: u64, span: u64) -> usize {
+    let times: Vec<u64> = rig
+        .deeds()
+        .into_iter()
+        .map(|(at, _)| at)
+        .filter(|at| *at > from)
+        .collect();
+    let within = |start: &u64| {
+        times
+            .iter()
+            .filter(|at| (*start..start + span).contains(at))
+            .count()
+    };
+    times.iter().map(within).max().unwrap_or(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_starts_is_started_at_once_and_restarts_of_many_are_spread() {
+    let rig = crowd(Life::ending(5_000, 1), json!({"max_restarts": 1_000_000})).await;
+    let starts: Vec<u64> = rig.deeds().into_iter().map(|(at, _)| at).collect();
+    assert_eq!(starts, [0; 200], "no start waits");
+    pass(60_000).await;
+    let total = rig.deeds().len();
+    assert!(total > 2_000, "all go on: {total}");
+    // The burst, and then one in 10 ms.
+    assert!(
+        most_within(&rig, 0, 10) <= 65,
+        "{}",
+        most_within(&rig, 0, 10)
+    );
+    assert!(
+        most_within(&rig, 0, 1_000) <= 164,
+        "{}",
+        most_within(&rig, 0, 1_000)
+    );
+    let counts: Vec<usize> = (0..200)
+        .map(|n| rig.spawns(&format!("app-{n}")).len())
+        .collect();
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(most - least <= 2, "each in its turn: {least} to {most}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn delayed_restarts_of_many_do_not_fall_on_one_moment() {
+    let extra = json!({"exp_backoff_restart_delay": 100, "max_restarts": 1_000_000});
+    let rig = crowd(Life::ending(10, 1), extra).await;
+    pass(60_000).await;
+    assert!(
+        most_within(&rig, 0, 10) <= 65,
+        "{}",
+        most_within(&rig, 0, 10)
+    );
+    assert!(rig.deeds().len() > 2_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pm2s_count_of_crashes_is_the_same_for_one_of_many() {
+    let mut rig = crowd(Life::ending(10, 1), json!({})).await;
+    rig.until(|all| {
+        all.instances
+            .iter()
+            .all(|view| view.status == Status::Errored)
+    })
+    .await;
+    pass(60_000).await;
+    for n in 0..200 {
+        assert_eq!(rig.spawns(&format!("app-{n}")).len(), 16, "app-{n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_that_waits_for_its_turn_can_be_stopped_deleted_and_overtaken() {
+    let rig = crowd(Life::ending(5_000, 1), json!({"max_restarts": 1_000_000})).await;
+    pass(5_001).await;
+    let waiting = |rig: &Rig| {
+        let all = rig.snapshots.borrow().instances.clone();
+        let ids: Vec<PmId> = all
+            .iter()
+            .filter(|view| view.status == Status::Launching)
+            .map(|view| view.id)
+            .collect();
+        ids
+    };
+    let held = waiting(&rig);
+    assert!(held.len() > 100, "{}", held.len());
+    let at = rig.fake.began.elapsed();
+    rig.ask(Command::Stop(held[50])).await.unwrap();
+    rig.ask(Command::Delete(held[51])).await.unwrap();
+    let overtaken = rig.ask(restart(held[52].0)).await.unwrap();
+    assert_eq!(overtaken[0].status, Status::Online);
+    assert_eq!(
+        rig.fake.began.elapsed(),
+        at,
+        "none of them had to wait for its turn"
+    );
+    pass(3_000).await;
+    assert_eq!(rig.status(held[50].0), Status::Stopped);
+    let spawned = |id: PmId| rig.spawns(&format!("app-{}", id.0)).len();
+    assert_eq!(
+        (spawned(held[50]), spawned(held[51]), spawned(held[52])),
+        (1, 1, 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_without_room_is_tried_until_there_is_and_a_start_is_refused() {
+    let life = Life {
+        starved_until: Some(60_000),
+        ..Life::ending(5_000, 1)
+    };
+    let rig = Rig::new(&[
+        ("app", life),
+        (
+            "new",
+            Life {
+                refused: Some("no room"),
+                ..Life::default()
+            },
+        ),
+    ]);
+    rig.prepare("app", json!({})).await.unwrap();
+    pass(5_500).await;
+    let view = rig.view(0);
+    assert_eq!((view.status, view.restarts), (Status::WaitingRestart, 0));
+    assert!(format!("{:?}", view.last_exit).contains("cannot make a pipe"));
+    assert!(
+        rig.prepare("new", json!({}))
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("no room")
+    );
+    pass(55_500).await;
+    let view = rig.view(0);
+    assert_eq!(
+        (view.status, view.restarts),
+        (Status::Online, 1),
+        "nobody has helped it"
+    );
+    // A person's own restart during the want is told the cause.
+    let life = Life {
+        starved_until: Some(1_000_000),
+        ..Life::default()
+    };
+    rig.fake
+        .state
+        .lock()
+        .unwrap()
+        .lives
+        .insert("app".to_owned(), life);
+    let refused = rig.ask(restart(0)).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("cannot make a pipe"),
+        "{refused}"
+    );
 }

@@ -34,6 +34,7 @@ const SERVERS: &[&str] = &[
     "daemon::wire",
     "daemon::settings",
     "daemon::launch",
+    "daemon::reserve",
     "adapters::logs",
 ];
 

@@ -34,6 +34,11 @@ pub enum RunEventKind {
         /// What it lacks is something to install.
         not_installed: bool,
     },
+    /// There is no room for it just now: descriptors, processes or memory are used up.
+    Starved {
+        /// What is used up, with the remedy.
+        reason: String,
+    },
     /// Its root process has ended and its output has been drained.
     Exited {
         /// How.

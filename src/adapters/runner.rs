@@ -11,7 +11,7 @@ use crate::core::keeping::{Held, Key, Standing};
 use crate::core::signal::Signal;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned, UserIds};
-use crate::sys::{fds, pidfd, procfs, spawn};
+use crate::sys::{fds, limits, pidfd, procfs, spawn};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -173,6 +173,10 @@ pub async fn run(plan: RunPlan, ctx: Running) {
     };
     let launched = match launch.await {
         Ok(Ok(launched)) => launched,
+        Ok(Err(error)) if error.is_starvation() => {
+            let reason = error.to_string();
+            return drop(tell(RunEventKind::Starved { reason }).await);
+        }
         Ok(Err(error)) => {
             return drop(
                 tell(RunEventKind::SpawnFailed {
@@ -412,6 +416,25 @@ enum LaunchError {
         #[source]
         source: io::Error,
     },
+}
+
+impl LaunchError {
+    /// It can succeed later, without anybody's doing: something is used up.
+    fn is_starvation(&self) -> bool {
+        let source = match self {
+            LaunchError::Descriptor { source, .. } => source,
+            LaunchError::Spawn(error) => match error {
+                SpawnError::Clone { source }
+                | SpawnError::Setup { source }
+                | SpawnError::Exec { source, .. } => source,
+                SpawnError::Nul { .. } | SpawnError::Chdir { .. } | SpawnError::User { .. } => {
+                    return false;
+                }
+            },
+            LaunchError::NotInPath { .. } => return false,
+        };
+        limits::is_starvation(source)
+    }
 }
 
 /// The blocking part: descriptors, cgroup, spawn, log plane.

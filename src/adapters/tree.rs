@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The root processes of all runs, so that an orphan can be told from an app.
@@ -24,6 +24,18 @@ use std::time::Duration;
 pub struct Roots {
     state: Mutex<RootsState>,
     keeper: Keeper,
+    scans: Mutex<Scans>,
+    scanned: Condvar,
+}
+
+/// Looks at every process, shared by whoever wants one at the same time: a stop of hundreds of apps takes a few, not hundreds.
+#[derive(Debug, Default)]
+struct Scans {
+    begun: u64,
+    at_work: bool,
+    waiting: usize,
+    /// The number of the latest complete one; kept only while somebody waits.
+    last: Option<(u64, Arc<Forest>)>,
 }
 
 #[derive(Debug, Default)]
@@ -37,8 +49,8 @@ impl Roots {
     /// Of apps that are the keeper's children, if there is one, else ours.
     pub fn new(keeper: Keeper) -> Self {
         Self {
-            state: Mutex::default(),
             keeper,
+            ..Self::default()
         }
     }
 
@@ -113,6 +125,45 @@ impl Roots {
         let output = child.wait_with_output();
         self.forget(pid);
         Ok(Some(output?).filter(|_| matches!(ended, Ok(true))))
+    }
+
+    /// A look at every process that began after this call did. Blocking for one look, or for two where one is under way.
+    pub fn forest(&self) -> Arc<Forest> {
+        let mut scans = self.scans();
+        let wanted = scans.begun + 1;
+        loop {
+            if let Some((number, forest)) = &scans.last
+                && *number >= wanted
+            {
+                let forest = Arc::clone(forest);
+                if scans.waiting == 0 {
+                    scans.last = None;
+                }
+                return forest;
+            }
+            if scans.at_work {
+                scans.waiting += 1;
+                let woken = self.scanned.wait(scans);
+                scans = woken.unwrap_or_else(PoisonError::into_inner);
+                scans.waiting -= 1;
+                continue;
+            }
+            scans.begun += 1;
+            scans.at_work = true;
+            let number = scans.begun;
+            drop(scans);
+            let forest = Arc::new(Forest::scan(self));
+            scans = self.scans();
+            scans.at_work = false;
+            scans.last = (scans.waiting > 0).then(|| (number, Arc::clone(&forest)));
+            self.scanned.notify_all();
+            return forest;
+        }
+    }
+
+    fn scans(&self) -> MutexGuard<'_, Scans> {
+        // Counters and a finished look are whole after any panic.
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn strays(&self) -> Option<Vec<u32>> {
@@ -236,7 +287,7 @@ impl Tree {
                 let all = cgroup.members().into_iter().filter_map(procfs::stat);
                 self.members_in(&Forest::of(all.collect(), HashSet::new()))
             }
-            None => self.members_in(&Forest::scan(&self.roots)),
+            None => self.members_in(&self.roots.forest()),
         }
     }
 
@@ -403,5 +454,26 @@ mod tests {
                 .members_in(&Forest::of(vec![other], HashSet::new()))
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_look_that_is_shared_began_after_each_who_asked() {
+        let roots = Roots::default();
+        let begun = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        let before = roots.scans().begun;
+                        roots.forest();
+                        let after = roots.scans().begun;
+                        assert!(after > before);
+                        begun.fetch_max(after, std::sync::atomic::Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        let begun = begun.into_inner();
+        assert!(begun <= 40, "never more looks than were asked for: {begun}");
     }
 }

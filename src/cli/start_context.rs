@@ -1,5 +1,6 @@
 //! The circumstances of a start, gathered from this process.
 
+use super::cmd::store;
 use super::options;
 use super::session::{Session, user_name};
 use crate::core::spec::context::{Origin, StartContext};
@@ -26,7 +27,6 @@ pub fn gather(
         overrides.insert("args".to_owned(), Value::from(rest.to_vec()));
     }
     let path = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
-    let module_conf = std::fs::read_to_string(session.home.module_conf()).ok();
     Ok(StartContext {
         origin,
         cwd: path(std::env::current_dir()?),
@@ -40,9 +40,7 @@ pub fn gather(
         username: user_name(),
         programmatic: std::env::var_os("PM2_PROGRAMMATIC").is_some()
             || std::env::var_os("pm_id").is_some(),
-        module_conf: module_conf
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default(),
+        module_conf: store::read(session),
     })
 }
 

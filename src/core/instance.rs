@@ -12,6 +12,9 @@ use super::stop;
 use super::units::Millis;
 use serde::{Deserialize, Serialize};
 
+/// How long after a restart for which there was no room it is tried again.
+pub const STARVED_RETRY: Millis = Millis(1_000);
+
 /// What the machine needs to know of an app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -137,6 +140,13 @@ pub enum Event {
         /// What it lacks is something to install.
         not_installed: bool,
     },
+    /// There is no room for a process just now: descriptors, processes or memory are used up.
+    Starved {
+        /// Of which run.
+        generation: Generation,
+        /// What is used up.
+        reason: String,
+    },
     /// It has told that it is ready.
     Ready {
         /// Which run.
@@ -219,6 +229,9 @@ pub struct Machine {
     pub generation: Generation,
     /// What the restart policy remembers.
     pub memory: RestartMemory,
+    /// The latest launch was nobody's wish but the restart policy's.
+    #[serde(default)]
+    pub automatic: bool,
 }
 
 impl Machine {
@@ -233,6 +246,7 @@ impl Machine {
             wanted: false,
             generation,
             memory,
+            automatic: false,
         }
     }
 
@@ -324,6 +338,7 @@ impl Machine {
             }
             Event::Spawned { generation, .. }
             | Event::SpawnFailed { generation, .. }
+            | Event::Starved { generation, .. }
             | Event::Ready { generation }
             | Event::Exited { generation, .. }
             | Event::TreeEmpty { generation }
@@ -340,6 +355,7 @@ impl Machine {
                 not_installed,
                 ..
             } => self.spawn_failed(reason, not_installed, &mut out),
+            Event::Starved { reason, .. } => self.starved(reason, now, &mut out),
             Event::Ready { .. } => self.ready(&mut out),
             Event::Exited {
                 cause, leftovers, ..
@@ -468,9 +484,36 @@ impl Machine {
     }
 
     fn launch(&mut self, out: &mut Vec<Effect>) {
+        self.automatic = false;
         self.generation = self.generation.next();
         self.state = State::Spawning;
         out.push(Effect::Spawn(self.generation));
+    }
+
+    fn relaunch(&mut self, out: &mut Vec<Effect>) {
+        self.memory.restarts += 1;
+        self.launch(out);
+        self.automatic = true;
+    }
+
+    fn back_off(&mut self, delay: Millis, now: Millis, out: &mut Vec<Effect>) {
+        // A generation of its own, so that a timer of the past run can't end it.
+        self.generation = self.generation.next();
+        let until = Millis(now.0 + delay.0);
+        self.state = State::Backoff { until };
+        out.push(Effect::Announce(Announcement::WillRestart(delay)));
+        out.push(Effect::Arm(self.generation, Timer::Backoff, until));
+    }
+
+    /// What a person asked for is refused, with the cause. What ran before and is to run again is tried until there is room.
+    fn starved(&mut self, reason: String, now: Millis, out: &mut Vec<Effect>) {
+        if self.state == State::Spawning && self.automatic {
+            // It counts once it runs.
+            self.memory.restarts = self.memory.restarts.saturating_sub(1);
+            self.back_off(STARVED_RETRY, now, out);
+        } else {
+            self.spawn_failed(reason, false, out);
+        }
     }
 
     fn spawned(&mut self, policy: &Policy, run: Run, now: Millis, out: &mut Vec<Effect>) {
@@ -635,18 +678,8 @@ impl Machine {
         }
         let uptime = Millis(now.0.saturating_sub(run.since.0));
         match restart::decide(&policy.restart, &mut self.memory, cause, uptime, now) {
-            Decision::Now => {
-                self.memory.restarts += 1;
-                self.launch(out);
-            }
-            Decision::After(delay) => {
-                // A generation of its own, so that a timer of the past run can't end it.
-                self.generation = self.generation.next();
-                let until = Millis(now.0 + delay.0);
-                self.state = State::Backoff { until };
-                out.push(Effect::Announce(Announcement::WillRestart(delay)));
-                out.push(Effect::Arm(self.generation, Timer::Backoff, until));
-            }
+            Decision::Now => self.relaunch(out),
+            Decision::After(delay) => self.back_off(delay, now, out),
             Decision::Done(reason) => {
                 self.wanted = false;
                 self.state = State::Idle(IdleReason::Ended(reason));
@@ -666,10 +699,7 @@ impl Machine {
             (Timer::Rung(step), State::Stopping(stopping)) if stopping.step == step => {
                 self.take_rung(policy, step + 1, now, out)
             }
-            (Timer::Backoff, State::Backoff { .. }) => {
-                self.memory.restarts += 1;
-                self.launch(out);
-            }
+            (Timer::Backoff, State::Backoff { .. }) => self.relaunch(out),
             (Timer::Ready | Timer::Rung(_) | Timer::Backoff, _) => {}
         }
     }

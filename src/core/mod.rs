@@ -9,6 +9,7 @@ pub mod ids;
 pub mod instance;
 pub mod keeping;
 pub mod logline;
+pub mod pace;
 pub mod probe;
 pub mod restart;
 pub mod select;

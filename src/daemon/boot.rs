@@ -9,11 +9,11 @@ use self::end::{End, Signals};
 use super::bus::Bus;
 use super::handle::{DaemonInfo, Handle, HttpRequest, HttpState};
 use super::run::{Daemon, Inputs};
-use super::settings::Settings;
+use super::settings::{self, Settings};
 use super::snapshot::Snapshot;
 use super::succession::Succession;
 use super::world::RealWorld;
-use super::{memory_limits, sampling, telemetry};
+use super::{memory_limits, sampling, telemetry, warm};
 use crate::adapters::keeper::Keeper;
 use crate::adapters::logs::{LogOptions, LogPlane};
 use crate::adapters::runner::{Running, Runs};
@@ -109,7 +109,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     let (keeper, mut inherited) = Keeper::connect().map_err(setup("the keeper"))?;
     let _lock = take_lock(&home, &keeper, inherited.remove(&Key::own(Held::HomeLock)))?;
     let bus = Bus::default();
-    telemetry::install(bus.clone());
+    telemetry::install(bus.clone(), &home.log_file());
     if others_wrote {
         tracing::warn!(home = %home.root().display(), "other users could write to PM2_HOME until now; look at dump.pm2 before it is resurrected");
     }
@@ -136,7 +136,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
             .enable_all()
             .max_blocking_threads(8)
             // Longer than the sampler's period, so that a crash finds a thread waiting.
-            .thread_keep_alive(Duration::from_secs(10))
+            .thread_keep_alive(warm::KEEP_ALIVE)
             .thread_stack_size(256 << 10)
             .build()
     };
@@ -145,7 +145,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
 
-    let module_conf = std::fs::read_to_string(home.module_conf()).ok();
+    let module_conf = settings::stored(&home.module_conf());
     let settings = watch::Sender::new(Settings::load(module_conf.as_deref(), |name| {
         std::env::var(name).ok()
     }));
@@ -240,7 +240,8 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
                     };
                     tokio::join!(
                         sockets,
-                        http_server(handle.clone(), http, http_requests, http_state)
+                        http_server(handle.clone(), http, http_requests, http_state),
+                        warm::keep_a_thread(handle.shutdown.clone())
                     );
                 });
             })

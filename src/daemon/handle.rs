@@ -124,7 +124,7 @@ impl Handle {
         of_this_run.map_or_else(Usage::default, |(_, usage)| *usage)
     }
 
-    /// Whether a run has no figures at all.
+    /// Whether a run has no figures at all. Of an app that crashes again and again none are waited for: each list would wait.
     pub fn has_unmeasured(&self) -> bool {
         let usages = self.usages.borrow();
         let measured = |view: &InstanceView| {
@@ -135,7 +135,7 @@ impl Handle {
         self.snapshot()
             .instances
             .iter()
-            .any(|view| view.pid.is_some() && !measured(view))
+            .any(|view| view.pid.is_some() && !crashes(view) && !measured(view))
     }
 
     /// Asks for fresh figures, and waits a moment if a run has none at all.
@@ -175,4 +175,11 @@ impl Handle {
             .map_err(|_| CommandError::Gone)?;
         answer.await.map_err(|_| CommandError::Gone)
     }
+}
+
+/// Whether the run before this one was short, and nobody's wish.
+fn crashes(view: &InstanceView) -> bool {
+    let last = view.last_exit.as_deref();
+    view.restarts > 0
+        && last.is_some_and(|exit| exit.uptime_ms < view.spec.policy.restart.min_uptime.0)
 }

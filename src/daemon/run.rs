@@ -1,6 +1,7 @@
 //! The daemon's loop: one task that owns the table, and awaits nothing but its inputs and one timer.
 
 mod commands;
+mod paced;
 mod remember;
 mod resume;
 mod settle;
@@ -21,6 +22,7 @@ use crate::adapters::event::{RunEvent, RunEventKind};
 use crate::core::exit::{ExitCause, LastExit};
 use crate::core::ids::PmId;
 use crate::core::instance::{Announcement, Effect, Event};
+use crate::core::pace::Pace;
 use crate::core::probe::Verdict;
 use crate::core::units::Millis;
 use crate::sys::clock;
@@ -55,6 +57,7 @@ struct Waiter {
 pub struct Daemon<W> {
     table: Table,
     timers: Timers,
+    pace: Pace,
     waiters: Vec<Waiter>,
     dirty: BTreeSet<PmId>,
     world: W,
@@ -91,6 +94,7 @@ impl<W: World> Daemon<W> {
         Self {
             table: Table::default(),
             timers: Timers::default(),
+            pace: Pace::default(),
             waiters: Vec::new(),
             dirty: BTreeSet::new(),
             world,
@@ -112,9 +116,10 @@ impl<W: World> Daemon<W> {
     pub async fn run(mut self, mut inputs: Inputs) {
         loop {
             let origin = self.origin;
-            let deadline = self
-                .timers
-                .next()
+            let deadline = [self.timers.next(), self.pace.next()]
+                .into_iter()
+                .flatten()
+                .min()
                 .map(|at| Millis(at.0.saturating_sub(origin.0)));
             tokio::select! {
                 biased;
@@ -155,6 +160,7 @@ impl<W: World> Daemon<W> {
                 Due::Burst(id, ticket) => self.burst_due(id, ticket),
             }
         }
+        self.release_held();
     }
 
     /// One event through the machine, and its effects out.
@@ -176,6 +182,7 @@ impl<W: World> Daemon<W> {
                 for effect in effects {
                     self.carry_out(id, effect, now);
                 }
+                self.drop_held_if_stopped(id);
             }
             None => self.stale_events += 1,
         }
@@ -183,7 +190,11 @@ impl<W: World> Daemon<W> {
 
     fn carry_out(&mut self, id: PmId, effect: Effect, now: Now) {
         match effect {
-            Effect::Spawn(_) => self.spawn(id, now),
+            Effect::Spawn(generation) => {
+                if self.may_spawn_now(id, generation, now) {
+                    self.spawn(id, now);
+                }
+            }
             Effect::SignalTree(generation, signal) => self.world.signal(id, generation, signal),
             Effect::SignalRoot(generation, signal) => {
                 self.world.signal_root(id, generation, signal)
@@ -318,22 +329,7 @@ impl<W: World> Daemon<W> {
                 not_installed,
             } => {
                 instance.missing = not_installed.then(|| reason.clone());
-                let cause = ExitCause::CouldNotStart {
-                    reason: reason.clone(),
-                };
-                instance.last_exit = Some(Arc::new(LastExit {
-                    cause,
-                    at_ms: now.wall_ms,
-                    uptime_ms: 0,
-                    stderr_tail: Vec::new(),
-                    why: None,
-                }));
-                tracing::error!(
-                    app = &*instance.spec.name,
-                    instance = id.0,
-                    reason,
-                    "could not start"
-                );
+                instance.could_not_start(&reason, now);
                 self.step(
                     id,
                     Event::SpawnFailed {
@@ -342,6 +338,10 @@ impl<W: World> Daemon<W> {
                         not_installed,
                     },
                 );
+            }
+            RunEventKind::Starved { reason } => {
+                instance.could_not_start(&reason, now);
+                self.step(id, Event::Starved { generation, reason });
             }
             RunEventKind::Exited {
                 cause,

@@ -4,7 +4,9 @@ use crate::core::signal::Signal;
 use crate::core::spec::app::Defaults;
 use crate::core::spec::fornax::LogRotation;
 use crate::core::units::{Bytes, Millis};
+use crate::sys::versions::Versioned;
 use serde_json::Value;
+use std::path::Path;
 
 /// Settings that apply to every app.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +58,24 @@ impl Settings {
             }),
         }
     }
+}
+
+/// The text of `module_conf.json`; where it is broken it is set aside, told, and the one before it is used.
+pub fn stored(path: &Path) -> Option<String> {
+    let mut backup = path.as_os_str().to_owned();
+    backup.push(".bak");
+    let found = Versioned::pair(path.to_owned(), backup.into()).read(|bytes| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        if text.trim().is_empty() {
+            return Ok(text);
+        }
+        let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&text);
+        parsed.map(|_| text).map_err(|error| error.to_string())
+    });
+    for broken in found.broken {
+        tracing::warn!(%broken, "the settings cannot be read");
+    }
+    found.version.map(|(text, _)| text)
 }
 
 /// The keys people set today for the pm2-logrotate module: `max_size`, `retain`, `compress`. Its `rotateInterval` is a clock

@@ -4,7 +4,7 @@ use super::health;
 use super::snapshot::{Axm, InstanceView};
 use super::upkeep::Upkeep;
 use crate::adapters::tree::RunFacts;
-use crate::core::exit::LastExit;
+use crate::core::exit::{ExitCause, LastExit};
 use crate::core::ids::{Generation, PmId};
 use crate::core::instance::{IdleReason, Machine, State};
 use crate::core::probe::Verdict;
@@ -102,6 +102,25 @@ impl Instance {
             upkeep: Upkeep::default(),
             spec,
         }
+    }
+
+    /// Notes why there is no process, and tells it.
+    pub fn could_not_start(&mut self, reason: &str, now: Now) {
+        self.last_exit = Some(Arc::new(LastExit {
+            cause: ExitCause::CouldNotStart {
+                reason: reason.to_owned(),
+            },
+            at_ms: now.wall_ms,
+            uptime_ms: 0,
+            stderr_tail: Vec::new(),
+            why: None,
+        }));
+        tracing::error!(
+            app = &*self.spec.name,
+            instance = self.id.0,
+            reason,
+            "could not start"
+        );
     }
 }
 

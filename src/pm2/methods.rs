@@ -10,7 +10,7 @@ use crate::core::spec::fornax::LogRotation;
 use crate::daemon::command::Command;
 use crate::daemon::handle::Handle;
 use crate::daemon::launch::log_config;
-use crate::daemon::settings::Settings;
+use crate::daemon::settings::{self, Settings};
 use crate::daemon::snapshot::InstanceView;
 use crate::daemon::wire;
 use serde_json::{Map, Value, json};
@@ -245,7 +245,7 @@ fn kill_me(arg: &Value, handle: &Handle) {
 
 /// `pm2 set` has changed module_conf.json: apply it to the daemon and to every log file.
 fn reload_settings(handle: &Handle) {
-    let conf = std::fs::read_to_string(handle.info.home.join("module_conf.json")).ok();
+    let conf = settings::stored(&handle.info.home.join("module_conf.json"));
     let settings = Settings::load(conf.as_deref(), |name| std::env::var(name).ok());
     let rotation: LogRotation = settings.rotation;
     handle.settings.send_replace(settings);

@@ -3,6 +3,7 @@
 use super::{publish, rpc};
 use crate::daemon::crowd::{Crowd, Place};
 use crate::daemon::handle::Handle;
+use crate::daemon::reserve::Reserve;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -32,8 +33,12 @@ async fn listen<F>(
 ) where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
-    let crowd = Crowd::new(name);
+    let (crowd, mut reserve, mut given_up) = (Crowd::new(name), Reserve::new(), false);
     loop {
+        // Not before the one it was given up for has had it.
+        if !std::mem::replace(&mut given_up, false) {
+            reserve.refill();
+        }
         let accepted = tokio::select! {
             () = handle.shutdown.cancelled() => return,
             accepted = async { crowd.room().await; socket.accept().await } => accepted,
@@ -42,6 +47,10 @@ async fn listen<F>(
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(%error, listener = name, "cannot accept a connection");
+                given_up = reserve.give_up();
+                if given_up {
+                    continue;
+                }
                 crowd.without_descriptors().await;
                 continue;
             }

@@ -16,3 +16,4 @@ pub mod private;
 pub mod procfs;
 pub mod program;
 pub mod spawn;
+pub mod versions;

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports)]
 
+pub mod disk;
 pub mod home;
 pub mod pm2_client;
 

@@ -5,15 +5,22 @@ use crate::cli::options;
 use crate::cli::session::{Session, Told};
 use crate::core::spec::normalise::AppConf;
 use crate::core::spec::{conf, keys};
-use crate::sys::files::{self, Readers};
-use anyhow::bail;
+use crate::sys::files::Readers;
+use crate::sys::private;
+use crate::sys::versions::{Versioned, Writing};
 use clap::ArgMatches;
 use serde_json::{Map, Value};
+use std::time::Duration;
 
-/// `pm2 save`.
+/// How long another save is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
+
+/// `pm2 save`. Asked for under the lock: of two saves at once the later one has the later list.
 pub fn save(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     let output = session.output;
     output.done("Saving current process list...");
+    let file = dump(session);
+    let writing = lock(session, &file)?;
     let items = session.items(false)?;
     let records: Vec<Value> = items
         .into_iter()
@@ -27,45 +34,80 @@ pub fn save(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
         output.warn("To force saving use: pm2 save --force");
         return Ok(());
     }
-    let path = session.home.dump_file();
-    let text = serde_json::to_string_pretty(&records)?;
-    if let Err(error) = files::replace_with_backup(
-        &path,
-        &session.home.dump_backup(),
-        text.as_bytes(),
-        Readers::Owner,
-    ) {
-        output.error(&format!(
-            "cannot write {}: {error}; the list saved before it is kept",
-            path.display()
-        ));
-        bail!(Told);
-    }
-    output.done(&format!("Successfully saved in {}", path.display()));
+    replace(
+        session,
+        &file,
+        &writing,
+        &serde_json::to_string_pretty(&records)?,
+    )?;
+    output.done(&format!("Successfully saved in {}", file.path().display()));
     Ok(())
 }
 
 /// `pm2 cleardump`.
 pub fn clear(session: &mut Session) -> anyhow::Result<()> {
-    let path = session.home.dump_file();
-    files::replace_with_backup(&path, &session.home.dump_backup(), b"[]", Readers::Owner)?;
+    let file = dump(session);
+    let writing = lock(session, &file)?;
+    replace(session, &file, &writing, "[]")?;
     session
         .output
-        .done(&format!("Successfully created {}", path.display()));
+        .done(&format!("Successfully created {}", file.path().display()));
     Ok(())
+}
+
+fn dump(session: &Session) -> Versioned {
+    Versioned::triple(session.home.dump_file(), session.home.dump_backup())
+}
+
+fn lock<'a>(session: &Session, file: &'a Versioned) -> anyhow::Result<Writing<'a>> {
+    private::folder(session.home.root())
+        .and_then(|_| file.lock(LOCK_LIMIT))
+        .map_err(|error| cannot_write(session, file, &error))
+}
+
+fn replace(
+    session: &Session,
+    file: &Versioned,
+    writing: &Writing<'_>,
+    text: &str,
+) -> anyhow::Result<()> {
+    let broken = writing
+        .replace(text.as_bytes(), Readers::Owner, conf::is_dump)
+        .map_err(|error| cannot_write(session, file, &error))?;
+    if let Some(broken) = broken {
+        session
+            .output
+            .error(&format!("the list saved before cannot be read: {broken}"));
+    }
+    Ok(())
+}
+
+fn cannot_write(session: &Session, file: &Versioned, error: &std::io::Error) -> anyhow::Error {
+    session.output.error(&format!(
+        "cannot write {}: {error}; the list saved before it is kept",
+        file.path().display()
+    ));
+    Told.into()
 }
 
 /// `pm2 resurrect`: every saved app whose name is not there yet.
 pub fn resurrect(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     let output = session.output;
     output.done("Resurrecting");
-    let Some(records) = read_dump(session) else {
+    let file = dump(session);
+    let found = file.read(|bytes| {
+        serde_json::from_slice::<Vec<Value>>(bytes).map_err(|error| error.to_string())
+    });
+    for broken in &found.broken {
+        output.error(&format!("Failed to read dump file {broken}"));
+    }
+    let Some((records, from)) = found.version else {
         output.error("No processes saved; DUMP file doesn't exist");
         return Ok(());
     };
     output.done(&format!(
         "Restoring processes located in {}",
-        session.home.dump_file().display()
+        from.display()
     ));
     let rows = session.rows()?;
     let confs: Vec<AppConf> = records
@@ -119,26 +161,4 @@ fn restorable(mut map: Map<String, Value>) -> AppConf {
     });
     map.insert("env".to_owned(), Value::Object(env));
     AppConf(map)
-}
-
-/// The saved list, or the one before it when that can't be read. A broken file is kept aside, for a person to look at.
-fn read_dump(session: &Session) -> Option<Vec<Value>> {
-    let read = |path: &std::path::Path| {
-        let text = std::fs::read_to_string(path).ok()?;
-        match serde_json::from_str::<Vec<Value>>(&text) {
-            Ok(records) => Some(records),
-            Err(error) => {
-                let aside = path.with_extension("pm2.broken");
-                // What can't be moved stays where it is, and is told all the same.
-                let _ = std::fs::rename(path, &aside);
-                session.output.error(&format!(
-                    "Failed to read dump file {}: {error}; it is kept as {}",
-                    path.display(),
-                    aside.display()
-                ));
-                None
-            }
-        }
-    };
-    read(&session.home.dump_file()).or_else(|| read(&session.home.dump_backup()))
 }

@@ -1,16 +1,19 @@
 //! `set`, `get`, `unset`, `conf`: PM2's key store, `module_conf.json` (pm2 7.0.4, spec 6.15).
 
 use crate::cli::session::{Session, Told};
-use crate::sys::files::{self, Readers};
+use crate::sys::files::Readers;
 use crate::sys::private;
+use crate::sys::versions::Versioned;
 use anyhow::bail;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// How long another `set` is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
 /// `pm2 set a:b value`. The keys of pm2-logrotate are the built-in rotation's and take effect at once.
 pub fn set(session: &mut Session, key: &str, value: &str) -> anyhow::Result<()> {
-    let mut store = read(session)?;
-    put(&mut store, &segments(key), value);
-    write(session, &store)?;
+    let store = change(session, |store| put(store, &segments(key), value))?;
     session.output.done("Setting changed");
     show(session, &store, segments(key).first().map(String::as_str));
     if let Some(client) = session.running_daemon()? {
@@ -21,7 +24,7 @@ pub fn set(session: &mut Session, key: &str, value: &str) -> anyhow::Result<()> 
 
 /// `pm2 get [key]`.
 pub fn get(session: &mut Session, key: Option<&str>) -> anyhow::Result<()> {
-    let store = read(session)?;
+    let store = read(session);
     let Some(key) = key else {
         show(session, &store, None);
         return Ok(());
@@ -54,13 +57,13 @@ pub fn get(session: &mut Session, key: Option<&str>) -> anyhow::Result<()> {
 
 /// `pm2 unset key`, or `all`.
 pub fn unset(session: &mut Session, key: &str) -> anyhow::Result<()> {
-    let mut store = read(session)?;
-    if key == "all" {
-        store.clear();
-    } else {
-        take(&mut store, &segments(key));
-    }
-    write(session, &store)?;
+    change(session, |store| {
+        if key == "all" {
+            store.clear();
+        } else {
+            take(store, &segments(key));
+        }
+    })?;
     if let Some(client) = session.running_daemon()? {
         let _: Value = client.call("fornaxReloadSettings", &[json!({})])?;
     }
@@ -109,31 +112,62 @@ fn take(map: &mut Map<String, Value>, path: &[String]) {
     }
 }
 
-fn read(session: &Session) -> anyhow::Result<Map<String, Value>> {
-    let path = session.home.module_conf();
-    match std::fs::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text).map_err(|error| {
-            session.output.error(&format!(
-                "{} is not JSON: {error}; mend it or remove it",
-                path.display()
-            ));
-            Told.into()
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
-        Err(error) => Err(error.into()),
+/// The stored keys, of the latest version that can be read.
+pub(crate) fn read(session: &Session) -> Map<String, Value> {
+    let found = file(session).read(parse);
+    for broken in &found.broken {
+        session
+            .output
+            .error(&format!("the settings cannot be read: {broken}"));
     }
+    found.version.map(|(store, _)| store).unwrap_or_default()
 }
 
-fn write(session: &Session, store: &Map<String, Value>) -> anyhow::Result<()> {
-    private::folder(session.home.root())?;
-    let mut text = Vec::new();
-    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    serde::Serialize::serialize(
-        store,
-        &mut serde_json::Serializer::with_formatter(&mut text, indent),
-    )?;
-    files::replace(&session.home.module_conf(), &text, Readers::Owner)?;
-    Ok(())
+fn file(session: &Session) -> Versioned {
+    let path = session.home.module_conf();
+    let mut backup = path.clone().into_os_string();
+    backup.push(".bak");
+    Versioned::pair(path, backup.into())
+}
+
+/// An empty file is one that `touch` has made, and no error.
+fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
+    if bytes.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+}
+
+/// Reads, changes and writes under one lock: of two commands at once none undoes the other. What is stored now.
+fn change(
+    session: &Session,
+    how: impl FnOnce(&mut Map<String, Value>),
+) -> anyhow::Result<Map<String, Value>> {
+    let file = file(session);
+    // A broken file is set aside, and told, by the reading: the lock is taken after it.
+    read(session);
+    let attempt = || -> anyhow::Result<Map<String, Value>> {
+        private::folder(session.home.root())?;
+        let writing = file.lock(LOCK_LIMIT)?;
+        let version = file.read(parse).version;
+        let mut store = version.map(|(store, _)| store).unwrap_or_default();
+        how(&mut store);
+        let mut text = Vec::new();
+        let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+        serde::Serialize::serialize(
+            &store,
+            &mut serde_json::Serializer::with_formatter(&mut text, indent),
+        )?;
+        writing.replace(&text, Readers::Owner, |old| parse(old).map(drop))?;
+        Ok(store)
+    };
+    attempt().map_err(|error| {
+        session.output.error(&format!(
+            "cannot write {}: {error}; what was stored before is kept",
+            file.path().display()
+        ));
+        Told.into()
+    })
 }
 
 /// Each module's keys as commands that would set them.

@@ -35,6 +35,16 @@ const LISTED: [&str; 5] = ["namespace", "exec_mode", "username", "watch", "pmx_m
 /// Keys that belong to one life of an instance, which PM2 leaves out of its dump.
 const NOT_DUMPED: [&str; 4] = ["instances", "pm_id", "prev_restart_delay", "fornax_state"];
 
+/// Whether these bytes are a dump: a JSON array, of whatever.
+///
+/// # Errors
+/// What the parser says, with line and column.
+pub fn is_dump(bytes: &[u8]) -> Result<(), String> {
+    serde_json::from_slice::<Vec<serde::de::IgnoredAny>>(bytes)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
 /// A `pm2_env` as it is dumped.
 pub fn dumped(mut env: Value) -> Value {
     if let Some(map) = env.as_object_mut() {

@@ -5,6 +5,7 @@ use crate::core::ids::PmId;
 use crate::core::instance::{Event, FailReason, State};
 use crate::daemon::command::{Answer, CommandError};
 use crate::daemon::snapshot::{InstanceView, Snapshot};
+use crate::daemon::table::Instance;
 use crate::daemon::world::World;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,13 +24,7 @@ impl<W: World> Daemon<W> {
             self.release_if_down(*id);
         }
         // A state that has changed may be what another instance waits for, and what it tells of its dependencies.
-        let dependants: Vec<PmId> = self
-            .table
-            .instances
-            .values()
-            .filter(|instance| !instance.spec.fornax.depends_on.is_empty())
-            .map(|instance| instance.id)
-            .collect();
+        let dependants = self.dependants_of(&changed);
         for id in dependants {
             let Some(instance) = self.table.instances.get(&id) else {
                 continue;
@@ -52,6 +47,24 @@ impl<W: World> Daemon<W> {
             // Whoever asked may have gone.
             drop(reply.send(answer));
         }
+    }
+
+    /// Who depends on one of these.
+    fn dependants_of(&self, changed: &BTreeSet<PmId>) -> Vec<PmId> {
+        let changed: BTreeSet<&str> = changed
+            .iter()
+            .filter_map(|id| self.table.instances.get(id))
+            .map(|instance| &*instance.spec.name)
+            .collect();
+        let concerned = |instance: &&Instance| {
+            let depends_on = &instance.spec.fornax.depends_on;
+            depends_on
+                .iter()
+                .any(|(name, _)| changed.contains(name.as_str()))
+                || (!depends_on.is_empty() && changed.contains(&*instance.spec.name))
+        };
+        let all = self.table.instances.values().filter(concerned);
+        all.map(|instance| instance.id).collect()
     }
 
     fn release_if_down(&mut self, id: PmId) {
@@ -115,6 +128,8 @@ impl<W: World> Daemon<W> {
             _ => Ok(views),
         };
         if waiter.until == Some(Until::Deleted) {
+            let gone = waiter.ids.iter().copied().collect();
+            changed.extend(self.dependants_of(&gone));
             for id in waiter.ids {
                 self.world.stop_probe(id);
                 self.world.release(id);
