@@ -211,8 +211,9 @@ impl Group {
         poll.look(&self.spec, &self.filter)
     }
 
-    /// A path as the log names it.
+    /// A path as the log names it. A file's name may hold anything: none may forge a line.
     pub(super) fn shown(&self, path: &Path) -> String {
-        self.spec.shown(&path.to_string_lossy()).to_owned()
+        let text = path.to_string_lossy();
+        self.spec.shown(&text).replace(char::is_control, "\u{fffd}")
     }
 }
