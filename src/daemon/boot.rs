@@ -15,7 +15,7 @@ use super::succession::Succession;
 use super::world::RealWorld;
 use super::{sampling, telemetry};
 use crate::adapters::keeper::Keeper;
-use crate::adapters::logs::{LogOptions, LogPlane};
+use crate::adapters::logs::{Journal, LogOptions, LogPlane};
 use crate::adapters::runner::{Running, Runs};
 use crate::adapters::tree::Roots;
 use crate::core::keeping::{self, Held, Key};
@@ -130,7 +130,10 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     };
     let pid = std::process::id().to_string();
     files::replace(&home.pid_file(), pid.as_bytes(), Readers::Anybody).map_err(at("write"))?;
-    let plane = LogPlane::start(LogOptions::default()).map_err(setup("the log plane"))?;
+    let journal = Journal::create()
+        .inspect_err(|error| tracing::warn!(%error, "there is no log journal: a kill of the daemon may cost log lines"))
+        .ok();
+    let plane = LogPlane::start(LogOptions::default(), journal).map_err(setup("the log plane"))?;
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

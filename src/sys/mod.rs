@@ -15,4 +15,5 @@ pub mod pidfd;
 pub mod private;
 pub mod procfs;
 pub mod program;
+pub mod shm;
 pub mod spawn;
