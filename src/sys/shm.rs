@@ -143,8 +143,8 @@ pub struct Buffer {
     map: Mapping,
     /// Where it begins in the file.
     at: u64,
-    /// Whether its pages are locked in memory; `None`: not asked for yet.
-    locked: Option<bool>,
+    /// How much of it is locked in memory, in bytes; `None`: not asked for yet.
+    locked: Option<usize>,
     file: Arc<File>,
 }
 
@@ -191,11 +191,16 @@ impl Buffer {
         read(pipe, &mut bytes[..most])
     }
 
-    /// Keeps its pages in memory from now on, so that a copy into them cannot fail; whether that is so.
-    pub fn lock(&mut self) -> bool {
-        // SAFETY: our own mapping, whole.
-        let lock = || unsafe { mlock(self.map.start, self.map.len) }.is_ok();
-        *self.locked.get_or_insert_with(lock)
+    /// Keeps its first pages in memory from now on, so that a copy into them cannot fail; gives how many bytes that is. It is less
+    /// than all, or none, where the system's limit (`ulimit -l`) is low.
+    pub fn lock(&mut self) -> usize {
+        let (start, len) = (self.map.start, self.map.len);
+        *self.locked.get_or_insert_with(|| {
+            let sizes = [len, len / 2, len / 4, len / 8];
+            // SAFETY: the beginning of our own mapping.
+            let locks = |size: &usize| unsafe { mlock(start, *size) }.is_ok();
+            sizes.into_iter().find(locks).unwrap_or(0)
+        })
     }
 }
 

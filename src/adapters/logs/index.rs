@@ -75,6 +75,13 @@ impl Index {
         &self.marks
     }
 
+    /// Lines from `seq` on are written again.
+    pub fn forget_from(&mut self, seq: u64) {
+        let before = self.marks.len();
+        self.marks.retain(|mark| mark.seq < seq);
+        self.rewritten |= self.marks.len() != before;
+    }
+
     /// A file whose bytes are no longer known.
     pub fn forget_file(&mut self, file_no: u64) {
         self.marks.retain(|mark| mark.file_no != file_no);

@@ -14,6 +14,9 @@ use memchr::{memchr, memrchr};
 use std::io;
 use std::sync::Arc;
 
+/// A number of a line or a file that is larger makes no sense.
+const MOST_LINES: u64 = 1 << 60;
+
 impl Sink {
     /// Saves it in the journal.
     pub(super) fn save(&mut self, book: &mut Book) {
@@ -24,6 +27,11 @@ impl Sink {
         if let Some(seat) = &mut self.seat {
             book.save_sink(seat, &record, &mut self.index, &mut self.owners);
         }
+    }
+
+    /// Whether something had been begun here; what makes no sense is nothing.
+    fn may_be_of(&self, was: Progress) -> bool {
+        (self.file_no..MOST_LINES).contains(&was.file_no)
     }
 
     fn record(&self) -> [u64; RECORD_WORDS] {
@@ -76,7 +84,18 @@ impl Sink {
             ino,
             size,
         ] = found.record;
-        if next_seq == 0 {
+        // Its first turn may be the interrupted one: then this is known already.
+        sink.index = Index::restored(found.marks);
+        let spans = found.spans.iter().map(|span| Span {
+            from: span.from,
+            owner: Arc::new(span.owner()),
+        });
+        sink.owners = Owners::restored(spans.collect());
+        // It was never saved, or makes no sense.
+        let is_sane = (1..MOST_LINES).contains(&next_seq)
+            && disk_seq <= next_seq
+            && (sink.file_no..MOST_LINES).contains(&file_no);
+        if !is_sane {
             return sink;
         }
         (sink.next_seq, sink.disk_seq, sink.file_no) = (next_seq, disk_seq, file_no);
@@ -91,12 +110,6 @@ impl Sink {
         };
         sink.trouble = Trouble::from_words([trouble, trouble_lines, trouble_bytes], now);
         sink.left = FilePrint::from_words([dev, ino, size]);
-        sink.index = Index::restored(found.marks);
-        let spans = found.spans.iter().map(|span| Span {
-            from: span.from,
-            owner: Arc::new(span.owner()),
-        });
-        sink.owners = Owners::restored(spans.collect());
         sink
     }
 
@@ -110,7 +123,8 @@ impl Sink {
         now: Moment,
         book: &mut Book,
     ) {
-        if was.file_no == 0 || self.path.is_none() {
+        if !self.may_be_of(was) || self.path.is_none() {
+            self.index.forget_from(self.next_seq);
             self.append(text, count, owner, now, book);
             return;
         }
@@ -123,6 +137,7 @@ impl Sink {
         let mut done = size(was.done).min(text.len());
         let mut lines = count_lines(&text[..done]);
         self.count_written(done as u64, lines, first);
+        self.index.forget_from(first + lines);
         self.left = FilePrint::from_words([was.identity.0, was.identity.1, was.size]);
         if was.rotating > 0 {
             self.resume_rotation(was, book);
@@ -153,7 +168,7 @@ impl Sink {
         now: Moment,
         book: &mut Book,
     ) {
-        if was.file_no == 0 || self.trouble.is_none() || notice.is_empty() {
+        if !self.may_be_of(was) || self.trouble.is_none() || notice.is_empty() {
             return book.cancel();
         }
         self.file_no = was.file_no;

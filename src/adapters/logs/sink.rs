@@ -238,6 +238,9 @@ impl Sink {
                 offset: file.size(),
             };
             self.index.note(mark);
+            if let Some(seat) = &mut self.seat {
+                book.save_history(seat, &mut self.index, &mut self.owners);
+            }
             book.writing(self.file_no, file.identity(), file.size(), part.len());
             if let Err(torn) = file.append(part) {
                 let written = count_lines(&part[..torn.written]);

@@ -1,7 +1,7 @@
 //! Where a sink's lines stand and whose they are, in the journal: the first mark of each recent file, and the latest ones.
 
 use super::book::Kept;
-use super::layout::{HISTORY_BYTES, history_at, stream};
+use super::layout::{HISTORY_BYTES, history_at, sink, sink_at, stream};
 use crate::adapters::logs::index::{Index, Mark};
 use crate::adapters::logs::owners::{Owners, Span};
 use crate::core::ids::{Generation, PmId, Stream};
@@ -51,7 +51,7 @@ impl SinkSeat {
         }
     }
 
-    pub(super) fn word(&self) -> u64 {
+    fn word(&self) -> u64 {
         self.area | (self.marks as u64) << 8 | (self.spans as u64) << 16
     }
 }
@@ -143,6 +143,8 @@ impl Kept {
             tracing::debug!(%error, "line numbers are not kept in the log journal");
             (seat.marks, seat.spans) = (0, 0);
         }
+        self.words
+            .store(sink_at(seat.slot) + sink::HISTORY, seat.word());
         index.saved();
         owners.saved();
     }
@@ -166,7 +168,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Begins the other area: the committed half still points to this one.
+    /// Begins the other area: until its word changes this one holds.
     fn rewrite(&self, seat: &mut SinkSeat, marks: &[Mark], spans: &[Span]) -> io::Result<()> {
         let marks = worth_keeping(marks);
         let spans = &spans[spans.len().saturating_sub(MOST / 2)..];

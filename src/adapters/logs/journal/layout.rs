@@ -52,10 +52,9 @@ pub(in super::super) const DECOR_BYTES: usize = (head::WORDS - head::DECOR) * 8;
 /// Words of a sink's slot. It begins with two halves: the one with the higher turn holds.
 pub(super) mod sink {
     pub const HALF: usize = 20;
-    /// In a half: the turn that wrote it, where its history is, then its record.
+    /// In a half: the turn that wrote it, then its record.
     pub const TURN: usize = 0;
-    pub const HISTORY: usize = 1;
-    pub const RECORD: usize = 2;
+    pub const RECORD: usize = 1;
     pub const RECORD_WORDS: usize = 15;
     /// 1 while the slot is used.
     pub const USED: usize = 40;
@@ -63,6 +62,8 @@ pub(super) mod sink {
     pub const ROTATION: usize = 42;
     /// Its path's length + 1; 0 for none.
     pub const PATH_LEN: usize = 43;
+    /// Which area of its history holds, and how much is in it: true at once, whatever becomes of the turn.
+    pub const HISTORY: usize = 44;
     pub const WORDS: usize = 48;
 }
 

@@ -140,7 +140,7 @@ impl Kept {
             _ => self.words.load(at + half * sink::HALF + n),
         };
         let record = std::array::from_fn(|n| word(sink::RECORD + n));
-        let seat = SinkSeat::from_word(slot, half, word(sink::HISTORY));
+        let seat = SinkSeat::from_word(slot, half, self.words.load(at + sink::HISTORY));
         let (marks, spans) = self.history(&seat);
         Some(FoundSink {
             seat,
@@ -204,6 +204,13 @@ impl Book {
         }
     }
 
+    /// Saves where lines of a sink stand and whose they are.
+    pub fn save_history(&mut self, seat: &mut SinkSeat, index: &mut Index, owners: &mut Owners) {
+        if let Some(kept) = self.kept() {
+            kept.sync_history(seat, index, owners);
+        }
+    }
+
     /// Saves a sink as the turn under way leaves it; outside of one it holds at once.
     pub fn save_sink(
         &mut self,
@@ -214,10 +221,10 @@ impl Book {
     ) {
         let Some(kept) = self.kept() else { return };
         kept.sync_history(seat, index, owners);
+        kept.step();
         let turn = if kept.open { kept.turn } else { kept.turn + 1 };
         let half = 1 - seat.half;
         let at = sink_at(seat.slot) + half * sink::HALF;
-        kept.words.store(at + sink::HISTORY, seat.word());
         for (n, word) in record.iter().enumerate() {
             kept.words.store(at + sink::RECORD + n, *word);
         }

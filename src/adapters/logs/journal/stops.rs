@@ -226,6 +226,41 @@ mod tests {
             .partition::<Vec<_>, _>(|line| line.starts_with('E'));
         assert_eq!(rest, lines(out));
         assert_eq!(errors, lines(err));
+        check_numbers(rig, Stream::Out, out.lines().count() as u64);
+        check_numbers(rig, Stream::Err, err.lines().count() as u64);
+        let stats = rig.plane.stats().blocking_recv().unwrap();
+        for sink in &stats.sinks {
+            let log = whole_log(sink.path.as_ref().unwrap());
+            let told = (sink.lines, sink.bytes, sink.dropped_lines);
+            assert_eq!(told, (log.lines().count() as u64, log.len() as u64, 0));
+        }
+    }
+
+    /// A follower is told every line of a stream from the files, by its number.
+    fn check_numbers(rig: &Rig, stream: Stream, count: u64) {
+        let position = Position {
+            instance: RUN.0,
+            stream,
+            after_seq: 0,
+        };
+        let mut follower = rig.plane.follow(Filter::default(), vec![position]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut known = 0;
+        runtime.block_on(async {
+            while known < count {
+                let item = tokio::time::timeout(Duration::from_secs(10), follower.recv());
+                match item.await.unwrap().unwrap() {
+                    FollowItem::Lines(batch) => {
+                        assert_eq!((batch.first_seq, batch.stream), (known + 1, stream));
+                        known += batch.count;
+                    }
+                    FollowItem::Missed(lines) => panic!("{lines} lines missed after {known}"),
+                }
+            }
+        });
     }
 
     #[test]
@@ -233,8 +268,14 @@ mod tests {
         for format in formats() {
             // Some two lines for each file.
             let max_size = if format == LogFormat::Raw { 90 } else { 250 };
-            for tear in [0, 100, 255] {
-                for step in 1.. {
+            for (nth, tear) in [0, 100, 255].into_iter().enumerate() {
+                // Each step with one of the tears, or in the long version with all.
+                let (first, apart) = if is_long() {
+                    (1, 1)
+                } else {
+                    (1 + nth as u64, 3)
+                };
+                for step in (first..).step_by(apart) {
                     let config = |dir: &Path| {
                         let mut config = files(dir, format.clone(), max_size);
                         config.rotation.retain = 6;
@@ -475,10 +516,10 @@ mod tests {
 
     /// `FORNAX_LONG_TESTS=1`: many more.
     fn cases() -> u32 {
-        if std::env::var_os("FORNAX_LONG_TESTS").is_some() {
-            5000
-        } else {
-            100
-        }
+        if is_long() { 5000 } else { 50 }
+    }
+
+    fn is_long() -> bool {
+        std::env::var_os("FORNAX_LONG_TESTS").is_some()
     }
 }

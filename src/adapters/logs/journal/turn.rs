@@ -243,10 +243,10 @@ impl Book {
         let Some(kept) = self.kept() else {
             return Err(nix::errno::Errno::EINVAL);
         };
-        let held = if *many && buffer.lock() {
-            waiting(pipe)?.min(buffer.bytes().len())
-        } else {
-            0
+        let room = if *many { buffer.lock() } else { 0 };
+        let held = match room {
+            0 => 0,
+            _ => waiting(pipe)?.min(room),
         };
         let got = if held >= MARKED_LEAST {
             buffer.bytes_mut()[held - MARK_BYTES..held].copy_from_slice(&kept.mark());
