@@ -2,7 +2,9 @@
 //!
 //! Run: `cargo bench --bench log_plane`. The lines are written by another thread, so two cores are busy.
 
-use fornax::adapters::logs::{Filter, LogConfig, LogFormat, LogOptions, LogPlane, RunLogs};
+use fornax::adapters::logs::{
+    Filter, Journal, LogConfig, LogFormat, LogOptions, LogPlane, RunLogs,
+};
 use fornax::core::ids::{Generation, PmId};
 use fornax::core::spec::fornax::LogRotation;
 use std::fs::{self, File};
@@ -28,6 +30,8 @@ struct Case {
     /// How many bytes the writer writes at once.
     write_bytes: usize,
     lines: usize,
+    /// With the journal, as the daemon runs it.
+    kept: bool,
 }
 
 fn main() {
@@ -40,14 +44,26 @@ fn main() {
         followed,
         write_bytes,
         lines,
+        kept: true,
+    };
+    let unkept = |name, format, write_bytes, lines| Case {
+        kept: false,
+        ..case(name, format, false, false, write_bytes, lines)
     };
     let cases = [
+        unkept("raw, no journal", LogFormat::Raw, big, LINES),
         case("raw", LogFormat::Raw, false, false, big, LINES),
         case(
             "raw, rotated at 10M",
             LogFormat::Raw,
             true,
             false,
+            big,
+            LINES,
+        ),
+        unkept(
+            "stamped, no journal",
+            stamped("YYYY-MM-DDTHH:mm:ss"),
             big,
             LINES,
         ),
@@ -77,6 +93,12 @@ fn main() {
         ),
         case("json", LogFormat::Json(None), false, false, big, LINES),
         case("raw, one follower", LogFormat::Raw, false, true, big, LINES),
+        unkept(
+            "stamped, a write a line, no journal",
+            stamped("YYYY-MM-DDTHH:mm:ss"),
+            LINE_BYTES,
+            LINES / 4,
+        ),
         case(
             "stamped, a write a line",
             stamped("YYYY-MM-DDTHH:mm:ss"),
@@ -87,7 +109,7 @@ fn main() {
         ),
     ];
     println!(
-        "{:<26} {:>9} {:>10} {:>14} {:>12}",
+        "{:<36} {:>9} {:>10} {:>14} {:>12}",
         "", "MB/s", "seconds", "thread CPU s", "CPU s/GB"
     );
     for folder in [std::env::temp_dir(), "/dev/shm".into()] {
@@ -109,7 +131,11 @@ fn main() {
 
 /// What 200 silent runs cost, and how fast the end of a run is answered.
 fn idle() {
-    let plane = LogPlane::start(LogOptions::default()).expect("the plane starts");
+    let plane = LogPlane::start(
+        LogOptions::default(),
+        Some(Journal::create().expect("a journal")),
+    )
+    .expect("the plane starts");
     let dir = tempfile::tempdir().expect("a folder");
     let pipes: Vec<_> = (0..400).map(|_| std::io::pipe().expect("a pipe")).collect();
     let (mut ends, before) = (Vec::new(), resident_kib());
@@ -196,7 +222,7 @@ fn row(name: &str, bytes: usize, runs: &[(f64, Option<f64>)]) {
     let text = |n: Option<f64>| n.map_or("-".to_owned(), |n| format!("{n:.3}"));
     let (cpu, per_gb) = (text(cpu), text(cpu.map(|cpu| cpu / (bytes as f64 / 1e9))));
     println!(
-        "{name:<26} {:>9.0} {seconds:>10.3} {cpu:>14} {per_gb:>12}",
+        "{name:<36} {:>9.0} {seconds:>10.3} {cpu:>14} {per_gb:>12}",
         bytes as f64 / MEGABYTE / seconds
     );
 }
@@ -222,7 +248,11 @@ fn cat(dir: &Path) -> f64 {
 
 fn run(case: &Case, dir: &Path) -> (f64, Option<f64>) {
     let dir = tempfile::tempdir_in(dir).expect("a folder");
-    let plane = LogPlane::start(LogOptions::default()).expect("the plane starts");
+    let plane = LogPlane::start(
+        LogOptions::default(),
+        Some(Journal::create().expect("a journal")),
+    )
+    .expect("the plane starts");
     let (out, out_end) = std::io::pipe().expect("a pipe");
     let (err, _err_end) = std::io::pipe().expect("a pipe");
     let rotation = LogRotation {

@@ -188,7 +188,7 @@ impl Rig {
     }
 
     async fn at(setup: Setup, home: tempfile::TempDir) -> Self {
-        let plane = LogPlane::start(setup.logs).unwrap();
+        let plane = LogPlane::start(setup.logs, None).unwrap();
         let (events, event_inputs) = mpsc::channel(64);
         let (commands, command_inputs) = mpsc::channel(64);
         let (snapshots, snapshots_seen) = watch::channel(Arc::new(Snapshot::default()));

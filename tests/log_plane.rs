@@ -43,7 +43,7 @@ impl Rig {
 
     fn with(options: LogOptions) -> Self {
         Self {
-            plane: LogPlane::start(options).unwrap(),
+            plane: LogPlane::start(options, Some(Journal::create().unwrap())).unwrap(),
             dir: tempfile::tempdir().unwrap(),
         }
     }

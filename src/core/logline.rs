@@ -59,9 +59,30 @@ impl LineSplitter {
         }
     }
 
+    /// A new splitter that goes on where another one with the same limits stood: `unfinished` is what that one held.
+    pub fn resuming(mut self, unfinished: Vec<u8>) -> Self {
+        self.searched = self.searched_of(unfinished.len());
+        self.held = unfinished;
+        self
+    }
+
     /// How much of an unfinished line is held, in bytes.
     pub fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// The unfinished line: all the state that a splitter has.
+    pub fn unfinished(&self) -> &[u8] {
+        &self.held
+    }
+
+    /// Of so many bytes that are held because they need no cut, how many need not be looked at again.
+    fn searched_of(&self, held: usize) -> usize {
+        if held > self.redraw_limit {
+            held - 1
+        } else {
+            0
+        }
     }
 
     /// Takes the next bytes and gives the lines that are now whole.
@@ -142,12 +163,7 @@ impl LineSplitter {
             }
         } else {
             self.held.drain(..from);
-            let left = self.held.len();
-            self.searched = if left > self.redraw_limit {
-                left - 1
-            } else {
-                0
-            };
+            self.searched = self.searched_of(self.held.len());
         }
     }
 
@@ -429,6 +445,24 @@ mod tests {
             let want = run(&[&data], 16, 40);
             prop_assert_eq!(&run(&chunks, 16, 40), &want);
             prop_assert_eq!(&run(&bytewise, 16, 40), &want);
+        }
+
+        #[test]
+        fn another_splitter_goes_on_with_the_unfinished_line(data in bytes(), cut in 0usize..200, step in 1usize..60) {
+            let want = run(&[&data], 16, 40);
+            let cut = cut.min(data.len());
+            let (mut splitter, mut out) = (LineSplitter::with_limits(16, 40), Vec::new());
+            for part in [&data[..cut], &data[cut..]] {
+                for chunk in part.chunks(step) {
+                    let whole = splitter.push(chunk);
+                    out.extend_from_slice(whole.head);
+                    out.extend_from_slice(whole.body);
+                }
+                let unfinished = splitter.unfinished().to_vec();
+                splitter = LineSplitter::with_limits(16, 40).resuming(unfinished);
+            }
+            out.extend_from_slice(splitter.finish());
+            prop_assert_eq!(out, want);
         }
 
         #[test]

@@ -130,7 +130,8 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     };
     let pid = std::process::id().to_string();
     files::replace(&home.pid_file(), pid.as_bytes(), Readers::Anybody).map_err(at("write"))?;
-    let plane = LogPlane::start(LogOptions::default()).map_err(setup("the log plane"))?;
+    let (journal, numbered) = legacy::journal(&mut inherited, &keeper);
+    let plane = LogPlane::start(LogOptions::default(), journal).map_err(setup("the log plane"))?;
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -160,7 +161,8 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     let estate = legacy::take(&mut inherited, &settings.borrow(), &roots);
     let (hand_overs_in, hand_overs) = mpsc::channel(1);
     let started_at_ms = telemetry::wall_ms();
-    let life = estate.life.unwrap_or(started_at_ms);
+    // Line numbers go on in the journal, or begin again, and the life with them.
+    let life = estate.life.filter(|_| numbered).unwrap_or(started_at_ms);
     let info = DaemonInfo {
         pid: std::process::id(),
         started_at_ms,
@@ -284,11 +286,12 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     while !server_thread.is_finished() && std::time::Instant::now() < until {
         std::thread::sleep(Duration::from_millis(2));
     }
-    plane.shutdown();
     if end == End::HandOver {
+        plane.quiesce();
         // Locks, leases and cgroups are the successor's: nothing of ours may let them go.
         std::process::exit(0);
     }
+    plane.shutdown();
     remove_files(&home);
     Ok(())
 }

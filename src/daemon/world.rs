@@ -277,6 +277,8 @@ impl World for RealWorld {
     }
 
     fn adoption_done(&mut self) {
+        // It fails only at the end of the plane.
+        let _ = self.running.plane.adoption_done();
         for (key, _) in self.inherited.drain() {
             self.running.keeper.release(key);
         }

@@ -15,5 +15,6 @@ pub mod pidfd;
 pub mod private;
 pub mod procfs;
 pub mod program;
+pub mod shm;
 pub mod spawn;
 pub mod versions;

@@ -61,7 +61,11 @@ pub(super) enum Command {
         file_no: u64,
         done: bool,
     },
-    Shutdown,
+    AdoptionDone,
+    /// `drain`: pipes are read to their end first, and unfinished lines are written.
+    Shutdown {
+        drain: bool,
+    },
 }
 
 /// Where commands are put. Cheap to clone.

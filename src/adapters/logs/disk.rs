@@ -1,11 +1,14 @@
 //! One open log file: appends whole lines, and takes back a line that a full disk has torn.
 
-use memchr::memrchr;
+use memchr::{memchr, memmem, memrchr};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+/// So much that other programs have appended is looked through for our own last lines, in bytes.
+const FOREIGN_BYTES: u64 = 1 << 20;
 
 /// A file open for appending. Owner: its sink.
 #[derive(Debug)]
@@ -45,6 +48,23 @@ pub(super) struct FilePrint {
 }
 
 impl FilePrint {
+    /// The three numbers that it is; an inode of 0 is none.
+    pub fn words(&self) -> [u64; 3] {
+        let (dev, ino) = self.identity;
+        [dev, ino, self.size]
+    }
+
+    /// From [`FilePrint::words`].
+    pub fn from_words([dev, ino, size]: [u64; 3]) -> Option<Self> {
+        let identity = (dev, ino);
+        (ino != 0).then_some(Self { identity, size })
+    }
+
+    /// Which file it is: device and inode.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
     /// What stands at `path`; `None`: nothing.
     pub fn of(path: &Path) -> Option<Self> {
         let meta = fs::metadata(path).ok()?;
@@ -67,6 +87,15 @@ fn identity_of(path: &Path) -> Option<(u64, u64)> {
 impl LogFile {
     /// Opens `path` for appending, with its folders; ends a last line that an earlier writer left open.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let mut log = Self::open_as_it_is(path)?;
+        if log.regular && log.size > 0 && log.last_byte().is_ok_and(|byte| byte != b'\n') {
+            log.append(b"\n").map_err(|torn| torn.error)?;
+        }
+        Ok(log)
+    }
+
+    /// Opens `path` for appending, with its folders.
+    pub fn open_as_it_is(path: &Path) -> io::Result<Self> {
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
         let open = || {
             OpenOptions::new()
@@ -86,16 +115,48 @@ impl LogFile {
             other => other?,
         };
         let meta = file.metadata()?;
-        let mut log = Self {
+        Ok(Self {
             file,
             identity: (meta.dev(), meta.ino()),
             regular: meta.is_file(),
             size: meta.len(),
-        };
-        if log.regular && log.size > 0 && log.last_byte().is_ok_and(|byte| byte != b'\n') {
-            log.append(b"\n").map_err(|torn| torn.error)?;
+        })
+    }
+
+    /// How much of `part`, whose writing was begun at `from`, stands in the file, and whether nothing else comes after it.
+    pub fn found(&self, part: &[u8], from: u64) -> io::Result<(usize, bool)> {
+        if !self.regular || self.size <= from {
+            return Ok((0, true));
         }
-        Ok(log)
+        let most = (part.len() as u64 + FOREIGN_BYTES).min(self.size - from);
+        let mut there = vec![0; usize::try_from(most).unwrap_or(0)];
+        self.reader()?.read_exact_at(&mut there, from)?;
+        let same_at = |start: usize| {
+            let same = there[start..].iter().zip(part).take_while(|(a, b)| a == b);
+            same.count()
+        };
+        let first = &part[..memchr(b'\n', part).map_or(part.len(), |at| at + 1)];
+        let (mut start, mut same) = (0, same_at(0));
+        if same < first.len() && same < there.len() {
+            // Another program has appended between our look at the size and our write.
+            start = memmem::find(&there, first).unwrap_or(there.len());
+            same = same_at(start);
+        }
+        Ok((same, from + (start + same) as u64 == self.size))
+    }
+
+    /// Shortens a regular file.
+    pub fn cut(&mut self, size: u64) -> io::Result<()> {
+        if self.regular && size < self.size {
+            self.file.set_len(size)?;
+            self.size = size;
+        }
+        Ok(())
+    }
+
+    /// Its device and inode.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     fn last_byte(&self) -> io::Result<u8> {

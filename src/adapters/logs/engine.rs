@@ -4,7 +4,9 @@ use super::command::{Bell, Command, Mailbox};
 use super::config::RunLogs;
 use super::format::Moment;
 use super::gzip::Zipper;
-use super::intake::{Outlets, READ_BYTES, Read, Run, RunKey, Source};
+use super::intake::{Outlets, Run, RunKey};
+use super::journal::{Book, Journal};
+use super::source::{Read, ReadBuffer, Source};
 use crate::core::ids::Stream;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -45,17 +47,28 @@ pub(super) struct Engine {
     pub(super) runs: HashMap<RunKey, Run>,
     pub(super) outlets: Outlets,
     pub(super) zipper: Zipper,
-    buffer: Vec<u8>,
+    buffer: ReadBuffer,
     next_token: u64,
     pub(super) read_bytes: u64,
     pub(super) wakeups: u64,
     pub(super) ending: bool,
+    /// At the end pipes are emptied and unfinished lines are written.
+    pub(super) draining: bool,
 }
 
 impl Engine {
-    pub fn new(mailbox: Mailbox, commands: Receiver<Command>, bell: Arc<Bell>) -> io::Result<Self> {
+    pub fn new(
+        mailbox: Mailbox,
+        commands: Receiver<Command>,
+        bell: Arc<Bell>,
+        journal: Option<Journal>,
+    ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&bell.event, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        let (book, shared) = journal.map_or((Book::none(), None), |journal| {
+            let (book, buffer) = journal.open();
+            (book, Some(buffer))
+        });
         Ok(Self {
             epoll,
             bell,
@@ -63,13 +76,14 @@ impl Engine {
             commands,
             sources: HashMap::new(),
             runs: HashMap::new(),
-            outlets: Outlets::new(),
+            outlets: Outlets::new(book),
             zipper: Zipper::default(),
-            buffer: vec![0; READ_BYTES],
+            buffer: ReadBuffer::new(shared),
             next_token: BELL + 1,
             read_bytes: 0,
             wakeups: 0,
             ending: false,
+            draining: true,
         })
     }
 
@@ -82,6 +96,7 @@ impl Engine {
     pub fn run(mut self) {
         let mut events = [EpollEvent::empty(); TURN_STREAMS];
         let mut last_turn = Instant::now();
+        self.outlets.recover(&self.buffer, Moment::now());
         while !self.ending {
             let ready = match self.epoll.wait(&mut events, self.timeout()) {
                 Ok(ready) => ready,
@@ -104,7 +119,7 @@ impl Engine {
                 }
                 self.take_commands(now);
             }
-            self.outlets.sinks.retry(now);
+            self.outlets.retry(now);
             self.zip_next();
             if roomy
                 && read > 0
@@ -181,8 +196,9 @@ impl Engine {
             }) {
                 Ok(room) => {
                     let lane = self.outlets.lane(key, &run, stream, &logs.config, now);
+                    let roomy = room >= ROOMY_BYTES;
                     self.sources
-                        .insert(token, Source::new(fd, room >= ROOMY_BYTES, lane));
+                        .insert(token, Source::new(fd, roomy, lane, &mut self.outlets, now));
                     run.open[at] = Some(token);
                 }
                 Err(error) => {
@@ -216,13 +232,14 @@ impl Engine {
 
     /// Closes a stream that has ended, and forgets its run when that was the last thing to wait for.
     fn close(&mut self, token: u64) {
-        let Some(source) = self.sources.remove(&token) else {
+        let Some(mut source) = self.sources.remove(&token) else {
             return;
         };
         // Closing the pipe below would do it too, unless a copy of the fd is open elsewhere.
         let _ = self.epoll.delete(&source.fd);
+        source.leave(&mut self.outlets);
         for sink in source.lane.sinks() {
-            self.outlets.sinks.release(sink);
+            self.outlets.sinks.release(sink, &mut self.outlets.book);
         }
         let key = source.lane.run();
         if let Some(run) = self.runs.get_mut(&key) {
@@ -252,13 +269,24 @@ impl Engine {
         }
     }
 
+    /// Writes the unfinished lines that no successor will find in the journal.
+    fn finish_unprotected(&mut self, now: Moment) {
+        for source in self.sources.values_mut().filter(|s| !s.is_protected()) {
+            if let Some(run) = self.runs.get_mut(&source.lane.run()) {
+                source.finish(run, &mut self.outlets, now);
+            }
+        }
+    }
+
     fn end(mut self) {
         let now = Moment::now();
         let keys: Vec<RunKey> = self.runs.keys().copied().collect();
-        for key in keys {
-            self.drain(key, now);
+        if self.draining {
+            keys.into_iter().for_each(|key| self.drain(key, now));
+        } else {
+            self.finish_unprotected(now);
         }
-        self.outlets.sinks.retry_all(now);
+        self.outlets.retry_all(now);
         self.outlets.hub.close();
         drop(self.commands);
         self.zipper.stop();

@@ -29,6 +29,53 @@ impl Moment {
     }
 }
 
+/// How lines look; the numbers stand in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    Raw = 0,
+    Stamped = 1,
+    Json = 2,
+}
+
+impl Style {
+    /// By its number; an unknown one is raw.
+    pub fn of(number: u64) -> Self {
+        let styles = [Style::Stamped, Style::Json];
+        let found = styles.into_iter().find(|style| *style as u64 == number);
+        found.unwrap_or(Style::Raw)
+    }
+
+    /// Appends `lines` (whole ones) with `decor` around each; returns how many there were.
+    pub fn write(self, lines: &[u8], decor: &[u8], out: &mut Vec<u8>) -> u64 {
+        match self {
+            Style::Raw => {
+                out.extend_from_slice(lines);
+                count_lines(lines)
+            }
+            Style::Stamped => stamp_lines(lines, decor, out),
+            Style::Json => json_lines(lines, decor, out),
+        }
+    }
+
+    /// The text around a line of a stream of which nothing else is known any more.
+    pub fn plain_decor(
+        self,
+        wall_ms: u64,
+        clock: &LocalClock,
+        id: PmId,
+        stream: Stream,
+    ) -> Vec<u8> {
+        match self {
+            Style::Raw => Vec::new(),
+            Style::Stamped => {
+                let date = DateFormat::parse("YYYY-MM-DDTHH:mm:ss");
+                (date.text(&clock.broken(wall_ms)) + ": ").into_bytes()
+            }
+            Style::Json => json_tail(&iso_utc(wall_ms), stream, id.0, ""),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Shape {
     Raw,
@@ -82,14 +129,22 @@ impl Formatter {
         clock: &LocalClock,
         out: &mut Vec<u8>,
     ) -> u64 {
+        let (style, text) = self.decor(wall_ms, clock);
+        style.write(lines, text, out)
+    }
+
+    /// How lines of that moment look, and the text around each.
+    pub fn decor(&mut self, wall_ms: u64, clock: &LocalClock) -> (Style, &[u8]) {
         self.refresh(wall_ms, clock);
+        (self.style(), &self.text)
+    }
+
+    /// How its lines look.
+    pub fn style(&self) -> Style {
         match self.shape {
-            Shape::Raw => {
-                out.extend_from_slice(lines);
-                count_lines(lines)
-            }
-            Shape::Stamped(_) => stamp_lines(lines, &self.text, out),
-            Shape::Json { .. } => json_lines(lines, &self.text, out),
+            Shape::Raw => Style::Raw,
+            Shape::Stamped(_) => Style::Stamped,
+            Shape::Json { .. } => Style::Json,
         }
     }
 

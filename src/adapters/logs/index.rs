@@ -26,20 +26,45 @@ pub(super) struct Mark {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     marks: Vec<Mark>,
+    /// The first ones of them that the journal has.
+    saved: usize,
+    /// What the journal has must be forgotten.
+    rewritten: bool,
 }
 
 impl Index {
+    /// Marks of an earlier process, oldest first.
+    pub fn restored(marks: Vec<Mark>) -> Self {
+        Self {
+            saved: marks.len(),
+            marks,
+            rewritten: false,
+        }
+    }
+
+    /// The marks made since [`Index::saved`]; `None`: others have changed too.
+    pub fn unsaved(&self) -> Option<&[Mark]> {
+        (!self.rewritten).then(|| self.marks.get(self.saved..).unwrap_or_default())
+    }
+
+    /// The journal has them all now.
+    pub fn saved(&mut self) {
+        (self.saved, self.rewritten) = (self.marks.len(), false);
+    }
+
     /// Tells that the line of `mark` is about to be written; remembers it if it is worth it.
     pub fn note(&mut self, mark: Mark) {
         let wanted = self.marks.last().is_none_or(|last| {
-            last.file_no != mark.file_no
-                || mark.ends != mark.seq
-                || mark.offset.saturating_sub(last.offset) >= MARK_BYTES
-                || mark.at_ms.abs_diff(last.at_ms) >= MARK_MS
+            last.seq < mark.seq
+                && (last.file_no != mark.file_no
+                    || mark.ends != mark.seq
+                    || mark.offset.saturating_sub(last.offset) >= MARK_BYTES
+                    || mark.at_ms.abs_diff(last.at_ms) >= MARK_MS)
         });
         if wanted {
             if self.marks.len() >= MOST_MARKS {
                 self.thin();
+                self.rewritten = true;
             }
             self.marks.push(mark);
         }
@@ -50,14 +75,24 @@ impl Index {
         &self.marks
     }
 
+    /// Lines from `seq` on are written again.
+    pub fn forget_from(&mut self, seq: u64) {
+        let before = self.marks.len();
+        self.marks.retain(|mark| mark.seq < seq);
+        self.rewritten |= self.marks.len() != before;
+    }
+
     /// A file whose bytes are no longer known.
     pub fn forget_file(&mut self, file_no: u64) {
         self.marks.retain(|mark| mark.file_no != file_no);
+        self.rewritten = true;
     }
 
     /// Files that are gone.
     pub fn forget_before(&mut self, file_no: u64) {
+        let before = self.marks.len();
         self.marks.retain(|mark| mark.file_no >= file_no);
+        self.rewritten |= self.marks.len() != before;
     }
 
     /// Halves the older three quarters, but for what numbering needs: the first mark of a file, and each one after a gap.

@@ -1,18 +1,17 @@
-//! Runs and their streams: takes bytes from pipes, makes lines of them, and gives those to sinks and followers.
+//! Runs, and where the lines of their streams go: to sinks and followers.
 
 use super::config::{LogConfig, RunLogs};
 use super::format::{Formatter, Moment};
 use super::hub::{Batch, Hub};
+use super::journal::Book;
 use super::owners::Owner;
 use super::sinks::Sinks;
 use crate::core::ids::{Generation, PmId, Stream};
-use crate::core::logline::{LineSplitter, count_lines};
+use crate::core::logline::count_lines;
 use crate::sys::localtime::LocalClock;
 use bytes::Bytes;
 use memchr::memrchr;
-use nix::errno::Errno;
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The one read buffer's size, in bytes, and so what one stream may take in its turn.
@@ -39,32 +38,16 @@ pub(super) struct Run {
     err_tail: VecDeque<Vec<u8>>,
 }
 
-/// One open pipe.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub fd: OwnedFd,
-    /// The pipe holds so much that its writer does not wait while we pause.
-    pub roomy: bool,
-    splitter: LineSplitter,
-    pub lane: Lane,
-}
-
 /// Where the lines of a stream go.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub owner: Arc<Owner>,
-    formatter: Formatter,
+    pub(super) formatter: Formatter,
     sink: u64,
     combined: Option<u64>,
     disabled: bool,
-}
-
-/// What reading a pipe gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Read {
-    Some(usize),
-    Empty,
-    End,
+    /// The slots of the files that are written, in the journal; `None`: one of them has none.
+    pub(super) slots: Option<[Option<u32>; 2]>,
 }
 
 /// All that lines can go to.
@@ -72,7 +55,8 @@ pub(super) enum Read {
 pub(super) struct Outlets {
     pub sinks: Sinks,
     pub hub: Hub,
-    clock: LocalClock,
+    pub book: Book,
+    pub(super) clock: LocalClock,
     text: Vec<u8>,
 }
 
@@ -128,53 +112,6 @@ impl Run {
     }
 }
 
-impl Source {
-    pub fn new(fd: OwnedFd, roomy: bool, lane: Lane) -> Self {
-        Self {
-            fd,
-            roomy,
-            splitter: LineSplitter::default(),
-            lane,
-        }
-    }
-
-    /// Reads once and writes the lines that are whole; at the end of the pipe the unfinished one too.
-    pub fn pump(
-        &mut self,
-        run: &mut Run,
-        buffer: &mut [u8],
-        outlets: &mut Outlets,
-        now: Moment,
-    ) -> Read {
-        loop {
-            return match nix::unistd::read(&self.fd, buffer) {
-                Ok(0) => {
-                    self.finish(run, outlets, now);
-                    Read::End
-                }
-                Ok(length) => {
-                    let whole = self.splitter.push(&buffer[..length]);
-                    outlets.write(&mut self.lane, run, [whole.head, whole.body], now);
-                    Read::Some(length)
-                }
-                Err(Errno::EINTR) => continue,
-                Err(Errno::EAGAIN) => Read::Empty,
-                Err(error) => {
-                    tracing::warn!(app = %run.name, %error, "an output pipe cannot be read any more");
-                    self.finish(run, outlets, now);
-                    Read::End
-                }
-            };
-        }
-    }
-
-    /// Writes the unfinished line, with a newline.
-    pub fn finish(&mut self, run: &mut Run, outlets: &mut Outlets, now: Moment) {
-        let last = self.splitter.finish();
-        outlets.write(&mut self.lane, run, [last, &[]], now);
-    }
-}
-
 impl Lane {
     /// The run it is of.
     pub fn run(&self) -> RunKey {
@@ -188,10 +125,11 @@ impl Lane {
 }
 
 impl Outlets {
-    pub fn new() -> Self {
+    pub fn new(book: Book) -> Self {
         Self {
             sinks: Sinks::default(),
             hub: Hub::new(),
+            book,
             clock: LocalClock::system(),
             text: Vec::new(),
         }
@@ -212,15 +150,18 @@ impl Outlets {
         };
         let own = (key.0, stream);
         let path = path.filter(|_| !config.disabled);
-        let sink = self.sinks.acquire(path, own, config.rotation, now);
+        let sink = self
+            .sinks
+            .acquire(path, own, config.rotation, now, &mut self.book);
         self.sinks.set_place(own, sink);
         let combined = config
             .combined_file
             .as_deref()
             .filter(|combined| !config.disabled && Some(*combined) != path);
-        let combined = combined
-            .filter(|path| *path != "/dev/null")
-            .map(|path| self.sinks.acquire(Some(path), own, config.rotation, now));
+        let combined = combined.filter(|path| *path != "/dev/null").map(|path| {
+            self.sinks
+                .acquire(Some(path), own, config.rotation, now, &mut self.book)
+        });
         let formatter = Formatter::new(&config.format, stream, key.0, &run.name);
         let owner = Arc::new(Owner {
             instance: key.0,
@@ -229,17 +170,44 @@ impl Outlets {
             namespace: Arc::clone(&run.namespace),
             stream,
         });
+        let slots = if config.disabled {
+            Some([None, None])
+        } else {
+            self.slots(sink, combined)
+        };
+        if let Some(sink) = self.sinks.get_mut(sink) {
+            sink.owners.name(&owner);
+        }
         Lane {
             owner,
             formatter,
             sink,
             combined,
             disabled: config.disabled,
+            slots,
         }
     }
 
+    fn slots(&self, sink: u64, combined: Option<u64>) -> Option<[Option<u32>; 2]> {
+        let own = self.sinks.slot_of(sink)?;
+        match combined {
+            Some(combined) => Some([Some(own), Some(self.sinks.slot_of(combined)?)]),
+            None => Some([Some(own), None]),
+        }
+    }
+
+    /// Tries what is in trouble again, if it is time.
+    pub fn retry(&mut self, now: Moment) {
+        self.sinks.retry(now, &mut self.book);
+    }
+
+    /// At the very end: a last try for what is in trouble.
+    pub fn retry_all(&mut self, now: Moment) {
+        self.sinks.retry_all(now, &mut self.book);
+    }
+
     /// Writes two parts of whole lines as one.
-    fn write(&mut self, lane: &mut Lane, run: &mut Run, parts: [&[u8]; 2], now: Moment) {
+    pub(super) fn write(&mut self, lane: &mut Lane, run: &mut Run, parts: [&[u8]; 2], now: Moment) {
         let [head, body] = parts;
         if head.is_empty() && body.is_empty() {
             return;
@@ -264,9 +232,12 @@ impl Outlets {
             (self.text.as_slice(), count)
         };
         let owner = &lane.owner;
-        let first_seq = self.sinks.append(lane.sink, text, count, owner, now);
+        let first_seq = self
+            .sinks
+            .append(lane.sink, text, count, owner, now, &mut self.book);
         if let Some(combined) = lane.combined {
-            self.sinks.append(combined, text, count, owner, now);
+            self.sinks
+                .append(combined, text, count, owner, now, &mut self.book);
         }
         if !self.hub.is_empty() && self.hub.wants(owner) {
             let text = Bytes::copy_from_slice(text);

@@ -8,6 +8,7 @@
 //!
 //! Files are lossless: a slow disk makes the apps wait; a full one costs lines, which are counted and told of in the file.
 //! Followers are lossy: a slow one loses its oldest lines and is told how many.
+//! What is being done stands in the journal, a memfd: whoever adopts it after a SIGKILL completes it.
 
 mod backward;
 mod chain;
@@ -21,14 +22,18 @@ mod gzip;
 mod hub;
 mod index;
 mod intake;
+mod journal;
+mod keeping;
 mod obey;
 mod owners;
 mod plane;
+mod recovery;
 mod replay;
 mod rotate;
 mod sink;
 mod sink_files;
 mod sinks;
+mod source;
 mod stats;
 mod tail;
 mod trouble;
@@ -36,6 +41,7 @@ mod trouble;
 pub use config::{LogConfig, LogFormat, LogOptions, RunLogs};
 pub use follow::{FollowItem, Follower};
 pub use hub::{Batch, Filter, Position};
+pub use journal::{Journal, JournalError};
 pub use plane::{Finished, LogError, LogPlane};
 pub use stats::{PlaneStats, SinkStats};
 pub use tail::{LogLine, TailAnswer, TailQuery, TailTarget};

@@ -37,7 +37,7 @@ impl Engine {
                 self.outlets
                     .sinks
                     .all_mut()
-                    .for_each(|(_, sink)| sink.reopen(now));
+                    .for_each(|(_, sink)| sink.reopen(now, &mut self.outlets.book));
                 let _ = reply.send(());
             }
             Command::Flush { paths, reply } => {
@@ -73,7 +73,10 @@ impl Engine {
                     tracing::debug!(%error, "a compressed log file was not put in place");
                 }
             }
-            Command::Shutdown => self.ending = true,
+            Command::AdoptionDone => self.outlets.adoption_done(now),
+            Command::Shutdown { drain } => {
+                (self.ending, self.draining) = (true, drain || !self.outlets.book.is_kept());
+            }
         }
     }
 
@@ -105,9 +108,9 @@ impl Engine {
             let lane = self
                 .outlets
                 .lane(key, run, source.lane.owner.stream, config, now);
-            let before = std::mem::replace(&mut source.lane, lane);
+            let before = source.change_lane(lane, &mut self.outlets, now);
             for sink in before.sinks() {
-                self.outlets.sinks.release(sink);
+                self.outlets.sinks.release(sink, &mut self.outlets.book);
             }
         }
     }
@@ -116,7 +119,7 @@ impl Engine {
         let mut failed = Vec::new();
         for path in paths {
             let done = match self.outlets.sinks.at_path(&path) {
-                Some(sink) => sink.flush(),
+                Some(sink) => sink.flush(&mut self.outlets.book),
                 None => truncate_path(&path),
             };
             if let Err(error) = done {

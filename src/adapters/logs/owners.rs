@@ -27,9 +27,51 @@ pub(super) struct Span {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Owners {
     spans: Vec<Span>,
+    /// The first ones of them that the journal has.
+    saved: usize,
+    /// What the journal has must be forgotten.
+    rewritten: bool,
 }
 
 impl Owners {
+    /// Spans of an earlier process, oldest first.
+    pub fn restored(spans: Vec<Span>) -> Self {
+        Self {
+            saved: spans.len(),
+            spans,
+            rewritten: false,
+        }
+    }
+
+    /// All that is known, oldest first.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// The spans since [`Owners::saved`]; `None`: others have changed too.
+    pub fn unsaved(&self) -> Option<&[Span]> {
+        (!self.rewritten).then(|| self.spans.get(self.saved..).unwrap_or_default())
+    }
+
+    /// The journal has them all now.
+    pub fn saved(&mut self) {
+        (self.saved, self.rewritten) = (self.spans.len(), false);
+    }
+
+    /// Gives the spans of an instance the names of its app, which an earlier process has not handed on.
+    pub fn name(&mut self, named: &Owner) {
+        for span in &mut self.spans {
+            let owner = &span.owner;
+            if owner.instance == named.instance && owner.name.is_empty() {
+                span.owner = Arc::new(Owner {
+                    generation: owner.generation,
+                    stream: owner.stream,
+                    ..named.clone()
+                });
+            }
+        }
+    }
+
     /// Tells that line `from` and those after it are of `owner`.
     pub fn note(&mut self, from: u64, owner: &Arc<Owner>) {
         if self
@@ -41,6 +83,7 @@ impl Owners {
         }
         if self.spans.len() >= MOST_SPANS {
             self.spans.drain(..MOST_SPANS / 2);
+            self.rewritten = true;
         }
         self.spans.push(Span {
             from,

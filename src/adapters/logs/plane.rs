@@ -5,6 +5,7 @@ use super::config::{LogConfig, LogOptions, RunLogs};
 use super::engine::Engine;
 use super::follow::Follower;
 use super::hub::{Filter, Position, new_queue};
+use super::journal::Journal;
 use super::replay;
 use super::stats::PlaneStats;
 use super::tail::{self, TailAnswer, TailQuery};
@@ -60,15 +61,18 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         // It may have been shut down already.
-        let _ = self.mailbox.send(Command::Shutdown);
+        let _ = self.mailbox.send(Command::Shutdown { drain: true });
     }
 }
 
 impl LogPlane {
     /// Starts the thread (`fornax-logs`). Fails if there are no fds or no threads left.
-    pub fn start(options: LogOptions) -> io::Result<Self> {
+    ///
+    /// With a journal no line is lost, doubled or split by a SIGKILL, provided that the pipes and [`Journal::fd`] are kept open and
+    /// handed on. An adopted one is gone on from: first what was being written is completed, before anything else is done.
+    pub fn start(options: LogOptions, journal: Option<Journal>) -> io::Result<Self> {
         let (mailbox, commands, bell) = Mailbox::new()?;
-        let engine = Engine::new(mailbox.clone(), commands, bell)?;
+        let engine = Engine::new(mailbox.clone(), commands, bell, journal)?;
         let missed_total = engine.missed_total();
         let thread = std::thread::Builder::new()
             .name("fornax-logs".to_owned())
@@ -83,7 +87,7 @@ impl LogPlane {
         })
     }
 
-    /// Takes over a run's pipes.
+    /// Takes over a run's pipes. After an adoption the same instance and generation go on with their unfinished lines.
     pub fn attach(&self, logs: RunLogs) -> Result<(), LogError> {
         self.inner.mailbox.send(Command::Attach(logs))
     }
@@ -156,8 +160,24 @@ impl LogPlane {
 
     /// Writes what is in the pipes, ends followers, and waits for the thread. It blocks for as long as that takes.
     pub fn shutdown(&self) {
+        self.end(true);
+    }
+
+    /// Ends for a successor that is handed the journal and the pipes: what is in the pipes stays there, and unfinished lines stay
+    /// in the journal. Followers end. It blocks until the thread has ended. Without a journal it is [`LogPlane::shutdown`].
+    pub fn quiesce(&self) {
+        self.end(false);
+    }
+
+    /// Tells that every run that outlived the last daemon has been attached again: unfinished lines of other runs are written to
+    /// their files, with a warning, and forgotten.
+    pub fn adoption_done(&self) -> Result<(), LogError> {
+        self.inner.mailbox.send(Command::AdoptionDone)
+    }
+
+    fn end(&self, drain: bool) {
         // It may have ended already: then there is nothing to send and nothing to join.
-        let _ = self.inner.mailbox.send(Command::Shutdown);
+        let _ = self.inner.mailbox.send(Command::Shutdown { drain });
         let thread = self
             .inner
             .thread

@@ -30,27 +30,46 @@ pub(super) fn partial(path: &Path) -> PathBuf {
     with_suffix(path, ".gz.partial")
 }
 
+/// The first step of a rotation, which can be done again. Step `n` moves the rotated file `n`, step 0 the file itself.
+pub(super) const FIRST_STEP: u64 = MOST_FILES + 1;
+
 /// Moves every rotated file one further, removes what is past `retain`, and moves `path` itself to `.1` (or removes it
-/// when `retain` is 0). On an error `path` is where it was.
-pub(super) fn shift(path: &Path, retain: u64) -> io::Result<()> {
+/// when `retain` is 0). On an error `path` is where it was. `note` is told each step before it is done; `from` is the one to begin
+/// with: one that may have been done is done again only if it was not.
+pub(super) fn shift(
+    path: &Path,
+    retain: u64,
+    from: u64,
+    mut note: impl FnMut(u64),
+) -> io::Result<()> {
     let retain = retain.min(MOST_FILES);
+    if from >= FIRST_STEP {
+        note(FIRST_STEP);
+        remove_past(path, retain)?;
+    }
+    for n in (1..retain).rev().filter(|n| *n <= from) {
+        note(n);
+        gone_is_fine(fs::rename(rotated(path, n), rotated(path, n + 1)))?;
+        gone_is_fine(fs::rename(zipped(path, n), zipped(path, n + 1)))?;
+    }
+    note(0);
+    if retain == 0 {
+        fs::remove_file(path)
+    } else {
+        fs::rename(path, rotated(path, 1))
+    }
+}
+
+/// Makes room behind the oldest file that is kept.
+fn remove_past(path: &Path, retain: u64) -> io::Result<()> {
     let mut n = retain.max(1);
     loop {
         let plain = gone_is_fine(fs::remove_file(rotated(path, n)))?;
         let gz = gone_is_fine(fs::remove_file(zipped(path, n)))?;
         n += 1;
         if n > retain + 1 && !(plain || gz) || n > MOST_FILES + 1 {
-            break;
+            return Ok(());
         }
-    }
-    for n in (1..retain).rev() {
-        gone_is_fine(fs::rename(rotated(path, n), rotated(path, n + 1)))?;
-        gone_is_fine(fs::rename(zipped(path, n), zipped(path, n + 1)))?;
-    }
-    if retain == 0 {
-        fs::remove_file(path)
-    } else {
-        fs::rename(path, rotated(path, 1))
     }
 }
 
@@ -96,7 +115,7 @@ mod tests {
         ] {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        shift(&path, 3).unwrap();
+        shift(&path, 3, FIRST_STEP, |_| {}).unwrap();
         let want = [
             ("x.log.1", "now"),
             ("x.log.2", "one"),
@@ -108,7 +127,7 @@ mod tests {
             want.map(|(n, t)| (n.to_owned(), t.to_owned()))
         );
         fs::write(&path, "new").unwrap();
-        shift(&path, 0).unwrap();
+        shift(&path, 0, FIRST_STEP, |_| {}).unwrap();
         assert!(!path.exists());
     }
 }

@@ -3,6 +3,7 @@
 use super::disk::{FilePrint, LogFile, Outside};
 use super::format::Moment;
 use super::index::{Index, Mark};
+use super::journal::{Book, SinkSeat};
 use super::owners::{Owner, Owners};
 use super::rotate;
 use super::stats::SinkStats;
@@ -43,12 +44,14 @@ pub(super) struct Sink {
     /// Rotated files that wait to be compressed, by number.
     pub(super) unzipped: VecDeque<u64>,
     /// The file as it was when it was closed for want of writers.
-    left: Option<FilePrint>,
+    pub(super) left: Option<FilePrint>,
     pub(super) stats: SinkStats,
     /// How many streams write here; without one the file is closed.
     pub users: usize,
     /// When it was last written.
     pub used_at: Instant,
+    /// Its place in the journal.
+    pub(super) seat: Option<SinkSeat>,
 }
 
 impl Sink {
@@ -74,6 +77,7 @@ impl Sink {
             left: None,
             users: 0,
             used_at: now.at,
+            seat: None,
         }
     }
 
@@ -91,7 +95,14 @@ impl Sink {
     }
 
     /// Writes whole lines (`count` of them) and returns the first one's number. Lines that cannot be written are counted.
-    pub fn append(&mut self, lines: &[u8], count: u64, owner: &Arc<Owner>, now: Moment) -> u64 {
+    pub fn append(
+        &mut self,
+        lines: &[u8],
+        count: u64,
+        owner: &Arc<Owner>,
+        now: Moment,
+        book: &mut Book,
+    ) -> u64 {
         self.used_at = now.at;
         let writable = self.path.is_some() && self.is_ready(now);
         let first = self.next_seq;
@@ -100,17 +111,19 @@ impl Sink {
         if self.path.is_none() {
             self.stats.lines += count;
         } else if writable {
-            self.write_lines(lines, first, count, now);
+            self.write_lines(lines, first, count, now, book);
         } else {
             self.count_dropped(lines.len() as u64, count);
         }
+        self.save(book);
+        book.next_file();
         first
     }
 
-    /// Whether lines can be written now: opens the file, or tries again after trouble when it is time.
-    fn is_ready(&mut self, now: Moment) -> bool {
-        if let Some(trouble) = &self.trouble {
-            return now.at >= trouble.retry_at && self.recover(now);
+    /// Whether lines can be written now: opens the file. What is in trouble is tried again before a turn begins.
+    pub(super) fn is_ready(&mut self, now: Moment) -> bool {
+        if self.trouble.is_some() {
+            return false;
         }
         let change = self
             .file
@@ -186,12 +199,20 @@ impl Sink {
         }
     }
 
-    fn write_lines(&mut self, lines: &[u8], first: u64, count: u64, now: Moment) {
+    pub(super) fn write_lines(
+        &mut self,
+        lines: &[u8],
+        first: u64,
+        count: u64,
+        now: Moment,
+        book: &mut Book,
+    ) {
         let (mut rest, mut seq, mut left) = (lines, first, count);
         while !rest.is_empty() {
             let fit = self.fitting(rest, now);
             if fit == 0 {
-                if let Err(error) = self.rotate(now) {
+                if let Err(error) = self.rotate(now, book) {
+                    book.not_rotated();
                     tracing::warn!(path = ?self.path, %error, "log file could not be rotated and grows on");
                     self.rotate_at = Some(now.at + ROTATE_RETRY);
                 }
@@ -217,12 +238,17 @@ impl Sink {
                 offset: file.size(),
             };
             self.index.note(mark);
+            if let Some(seat) = &mut self.seat {
+                book.save_history(seat, &mut self.index, &mut self.owners);
+            }
+            book.writing(self.file_no, file.identity(), file.size(), part.len());
             if let Err(torn) = file.append(part) {
                 let written = count_lines(&part[..torn.written]);
                 self.count_written(torn.written as u64, written, seq);
                 self.fail(&torn.error, now);
                 return self.count_dropped((rest.len() - torn.written) as u64, left - written);
             }
+            book.written();
             self.count_written(part.len() as u64, part_count, seq);
             (rest, seq, left) = (after, seq + part_count, left - part_count);
         }
@@ -250,12 +276,23 @@ impl Sink {
         }
     }
 
-    fn rotate(&mut self, now: Moment) -> io::Result<()> {
-        let Some(path) = &self.path else {
+    fn rotate(&mut self, now: Moment, book: &mut Book) -> io::Result<()> {
+        let (Some(path), Some(file)) = (&self.path, &self.file) else {
             return Ok(());
         };
-        rotate::shift(path, u64::from(self.rotation.retain))?;
+        let (identity, retain) = (file.identity(), u64::from(self.rotation.retain));
+        rotate::shift(path, retain, rotate::FIRST_STEP, |step| {
+            book.rotating(self.file_no, identity, step);
+        })?;
         self.file = None;
+        self.has_rotated();
+        book.rotated(self.file_no);
+        self.open(now);
+        Ok(())
+    }
+
+    /// The file has got its suffix.
+    pub(super) fn has_rotated(&mut self) {
         self.rotate_at = None;
         let rotated = self.file_no;
         self.file_no += 1;
@@ -266,8 +303,6 @@ impl Sink {
         if self.rotation.compress && self.rotation.retain > 0 {
             self.unzipped.push_back(rotated);
         }
-        self.open(now);
-        Ok(())
     }
 
     pub(super) fn count_written(&mut self, bytes: u64, lines: u64, seq: u64) {
@@ -279,9 +314,9 @@ impl Sink {
     }
 
     /// Opens its path anew (PM2: reloadLogs).
-    pub fn reopen(&mut self, now: Moment) {
+    pub fn reopen(&mut self, now: Moment, book: &mut Book) {
         if self.trouble.is_some() {
-            self.recover(now);
+            self.recover(now, book);
             return;
         }
         let (Some(file), Some(path)) = (&self.file, &self.path) else {
@@ -301,16 +336,18 @@ impl Sink {
     }
 
     /// Empties the file (PM2: flush).
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self, book: &mut Book) -> io::Result<()> {
         self.index.forget_file(self.file_no);
-        match (&mut self.file, &self.path) {
+        let done = match (&mut self.file, &self.path) {
             (Some(file), _) => file.truncate(),
             (None, Some(path)) => {
                 self.left = None;
                 truncate_path(path)
             }
             (None, None) => Ok(()),
-        }
+        };
+        self.save(book);
+        done
     }
 }
 

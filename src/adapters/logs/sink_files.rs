@@ -2,6 +2,7 @@
 
 use super::chain::Chain;
 use super::disk::{LogFile, Outside};
+use super::journal::Book;
 use super::rotate;
 use super::sink::Sink;
 use crate::core::spec::fornax::LogRotation;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 
 impl Sink {
     /// Sets when it is rotated. Files that an earlier life left uncompressed are compressed too.
-    pub fn set_rotation(&mut self, rotation: LogRotation) {
+    pub fn set_rotation(&mut self, rotation: LogRotation, book: &mut Book) {
         if rotation.compress
             && !self.rotation.compress
             && let Some(path) = &self.path
@@ -19,6 +20,9 @@ impl Sink {
             let kept = u64::from(rotation.retain).min(rotate::MOST_FILES);
             let known = (1..=kept).take_while(|n| is_there(n) || rotate::zipped(path, *n).exists());
             self.unzipped = known.filter(is_there).map(|n| self.file_no - n).collect();
+        }
+        if let Some(seat) = &self.seat {
+            book.set_rotation(seat, rotation);
         }
         self.rotation = rotation;
     }

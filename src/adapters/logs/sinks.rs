@@ -1,6 +1,7 @@
 //! The table of sinks: one owner a path, however many streams write there, and which stream writes where.
 
 use super::format::Moment;
+use super::journal::Book;
 use super::owners::Owner;
 use super::sink::Sink;
 use super::stats::{PlaneStats, SinkStats};
@@ -41,6 +42,7 @@ impl Sinks {
         own: (PmId, Stream),
         rotation: LogRotation,
         now: Moment,
+        book: &mut Book,
     ) -> u64 {
         let path = path.filter(|path| !is_nowhere(path));
         let known = match path {
@@ -52,19 +54,48 @@ impl Sinks {
                 .filter(|id| self.sinks.get(id).is_some_and(|s| s.path.is_none())),
         };
         let id = known.unwrap_or_else(|| {
-            self.next_id += 1;
-            self.sinks
-                .insert(self.next_id, Sink::new(path.map(Path::to_owned), now));
-            if let Some(path) = path {
-                self.by_path.insert(path.to_owned(), self.next_id);
-            }
-            self.next_id
+            let mut sink = Sink::new(path.map(Path::to_owned), now);
+            sink.seat = book.seat_sink(path);
+            self.add(sink)
         });
         if let Some(sink) = self.sinks.get_mut(&id) {
             sink.users += 1;
-            sink.set_rotation(rotation);
+            sink.set_rotation(rotation, book);
         }
         id
+    }
+
+    fn add(&mut self, sink: Sink) -> u64 {
+        self.next_id += 1;
+        if let Some(path) = &sink.path {
+            self.by_path.insert(path.clone(), self.next_id);
+        }
+        self.maybe_trouble |= sink.retry_at().is_some();
+        self.sinks.insert(self.next_id, sink);
+        self.next_id
+    }
+
+    /// Takes over the sinks of an adopted journal: none of them has a stream yet.
+    pub fn restore(&mut self, book: &mut Book, now: Moment) {
+        for found in book.found_sinks() {
+            let owners: Vec<_> = found.spans.iter().map(|s| (s.instance, s.stream)).collect();
+            let id = self.add(Sink::restored(found, now));
+            for own in owners {
+                self.places.entry(own).or_insert(id);
+            }
+        }
+    }
+
+    /// The slot of a sink in the journal.
+    pub fn slot_of(&self, id: u64) -> Option<u32> {
+        let seat = self.sinks.get(&id)?.seat.as_ref()?;
+        Some(seat.slot)
+    }
+
+    /// The sink in a slot of the journal.
+    pub fn at_slot(&mut self, slot: u32) -> Option<&mut Sink> {
+        let holds = |sink: &&mut Sink| sink.seat.as_ref().is_some_and(|seat| seat.slot == slot);
+        self.sinks.values_mut().find(holds)
     }
 
     /// Remembers where a stream writes.
@@ -78,17 +109,17 @@ impl Sinks {
     }
 
     /// One stream less for a sink; the last one closes its file.
-    pub fn release(&mut self, id: u64) {
+    pub fn release(&mut self, id: u64, book: &mut Book) {
         if let Some(sink) = self.sinks.get_mut(&id) {
             sink.users = sink.users.saturating_sub(1);
             if sink.users == 0 {
                 sink.close();
-                self.forget_idle();
+                self.forget_idle(book);
             }
         }
     }
 
-    fn forget_idle(&mut self) {
+    fn forget_idle(&mut self, book: &mut Book) {
         let idle = |sink: &&Sink| sink.users == 0;
         if self.sinks.values().filter(idle).count() <= MOST_IDLE {
             return;
@@ -101,6 +132,9 @@ impl Sinks {
             .map(|(id, _)| *id);
         if let Some(sink) = oldest.and_then(|id| self.sinks.remove(&id).map(|sink| (id, sink))) {
             let (id, sink) = sink;
+            if let Some(seat) = &sink.seat {
+                book.free_sink(seat);
+            }
             self.places.retain(|_, place| *place != id);
             self.by_path.retain(|_, known| *known != id);
             let mut sum = PlaneStats {
@@ -120,11 +154,12 @@ impl Sinks {
         count: u64,
         owner: &Arc<Owner>,
         now: Moment,
+        book: &mut Book,
     ) -> u64 {
         let Some(sink) = self.sinks.get_mut(&id) else {
             return 0;
         };
-        let first = sink.append(lines, count, owner, now);
+        let first = sink.append(lines, count, owner, now, book);
         self.maybe_trouble |= sink.retry_at().is_some();
         first
     }
@@ -159,23 +194,25 @@ impl Sinks {
     }
 
     /// Tries those again for which it is time.
-    pub fn retry(&mut self, now: Moment) {
+    pub fn retry(&mut self, now: Moment, book: &mut Book) {
         if self.maybe_trouble {
             self.sinks
                 .values_mut()
                 .filter(|sink| sink.users > 0)
-                .for_each(|sink| sink.retry(now));
+                .for_each(|sink| sink.retry(now, book));
             self.maybe_trouble = self.sinks.values().any(|sink| sink.retry_at().is_some());
         }
     }
 
     /// At the very end: a last try for what is in trouble.
-    pub fn retry_all(&mut self, now: Moment) {
+    pub fn retry_all(&mut self, now: Moment, book: &mut Book) {
         let later = Moment {
             at: now.at + RETRY_EVERY,
             ..now
         };
-        self.sinks.values_mut().for_each(|sink| sink.retry(later));
+        self.sinks
+            .values_mut()
+            .for_each(|sink| sink.retry(later, book));
     }
 
     /// The counters of all.

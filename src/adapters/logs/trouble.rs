@@ -3,6 +3,7 @@
 use super::disk::Outside;
 use super::format::Moment;
 use super::index::Mark;
+use super::journal::{Book, Head, Kind};
 use super::sink::Sink;
 use nix::errno::Errno;
 use std::io;
@@ -15,9 +16,31 @@ pub(super) const RETRY_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Trouble {
     pub why: String,
+    /// The system's number for it, 0 if it has none.
+    code: i32,
     lines: u64,
     bytes: u64,
     pub retry_at: Instant,
+}
+
+impl Trouble {
+    /// What the journal keeps of it: that there is trouble and why, lines, bytes.
+    pub fn words(&self) -> [u64; 3] {
+        let code = u64::try_from(self.code).unwrap_or(0);
+        [code + 1, self.lines, self.bytes]
+    }
+
+    /// From [`Trouble::words`]; zeros are no trouble.
+    pub fn from_words([code, lines, bytes]: [u64; 3], now: Moment) -> Option<Self> {
+        let code = i32::try_from(code.checked_sub(1)?).unwrap_or(0);
+        Some(Self {
+            why: Errno::from_raw(code).desc().to_owned(),
+            code,
+            lines,
+            bytes,
+            retry_at: now.at,
+        })
+    }
 }
 
 impl Sink {
@@ -35,13 +58,17 @@ impl Sink {
             || error.to_string(),
             |code| Errno::from_raw(code).desc().to_owned(),
         );
+        let code = error.raw_os_error().unwrap_or(0);
         let retry_at = now.at + RETRY_EVERY;
         match &mut self.trouble {
-            Some(trouble) => (trouble.why, trouble.retry_at) = (why, retry_at),
+            Some(trouble) => {
+                (trouble.why, trouble.code, trouble.retry_at) = (why, code, retry_at);
+            }
             None => {
                 tracing::error!(path = ?self.path, error = %why, "log lines are dropped; free the disk or mend the path");
                 self.trouble = Some(Trouble {
                     why,
+                    code,
                     lines: 0,
                     bytes: 0,
                     retry_at,
@@ -50,8 +77,8 @@ impl Sink {
         }
     }
 
-    /// Tries to write again: says first, in the file, what was dropped.
-    pub(super) fn recover(&mut self, now: Moment) -> bool {
+    /// Tries to write again: says first, in the file, what was dropped. Never within a turn of a stream: it is a turn of its own.
+    pub(super) fn recover(&mut self, now: Moment, book: &mut Book) -> bool {
         if self.file.as_ref().is_some_and(|file| {
             self.path
                 .as_ref()
@@ -81,17 +108,41 @@ impl Sink {
                 file_no: self.file_no,
                 offset: file.size(),
             };
+            if let Some(seat) = &self.seat {
+                book.begin(&Head {
+                    kind: Kind::Notice,
+                    stream: 0,
+                    wall_ms: now.wall_ms,
+                    style: 0,
+                    decor: notice.as_bytes(),
+                    sinks: [Some(seat.slot), None],
+                });
+                book.writing(self.file_no, file.identity(), file.size(), notice.len());
+            }
             if let Err(torn) = file.append(notice.as_bytes()) {
+                book.cancel();
                 self.fail(&torn.error, now);
                 return false;
             }
+            book.written();
             self.index.note(mark);
-            self.next_seq += 1;
-            self.count_written(notice.len() as u64, 1, seq);
+            self.told(notice.len());
         }
         tracing::info!(path = ?self.path, "log file can be written again");
         self.trouble = None;
+        self.save(book);
+        if book.is_open() {
+            book.commit();
+        }
         true
+    }
+
+    /// The notice of what was dropped is in the file: so many bytes.
+    pub(super) fn told(&mut self, bytes: usize) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.count_written(bytes as u64, 1, seq);
+        self.trouble = None;
     }
 
     /// When it must be tried again, if it is in trouble.
@@ -100,13 +151,13 @@ impl Sink {
     }
 
     /// Tries again if it is time, so that the notice does not wait for the next line.
-    pub fn retry(&mut self, now: Moment) {
+    pub fn retry(&mut self, now: Moment, book: &mut Book) {
         if self
             .trouble
             .as_ref()
             .is_some_and(|trouble| now.at >= trouble.retry_at)
         {
-            self.recover(now);
+            self.recover(now, book);
         }
     }
 }

@@ -5,7 +5,8 @@ use super::super::settings::Settings;
 use super::super::state::{StateError, TableState};
 use super::super::table::Table;
 use super::super::telemetry;
-use crate::adapters::keeper::Inheritance;
+use crate::adapters::keeper::{Inheritance, Keeper};
+use crate::adapters::logs::Journal;
 use crate::adapters::records::{self, RecordsError};
 use crate::adapters::runner::MARKER;
 use crate::adapters::tree::Roots;
@@ -41,6 +42,28 @@ pub struct Estate {
     pub legacy: Option<Legacy>,
     /// Its listeners of HTTP.
     pub http: Vec<OwnedFd>,
+}
+
+/// The journal of the logs, and whether another daemon has numbered its lines. Without one, which is told, a kill may cost
+/// lines.
+pub fn journal(inherited: &mut Inheritance, keeper: &Keeper) -> (Option<Journal>, bool) {
+    let left = inherited.remove(&Key::own(Held::Logs)).map(Journal::adopt);
+    let (journal, numbered) = match left {
+        Some(Ok(journal)) => return (Some(journal), true),
+        Some(Err(error)) => {
+            tracing::error!(%error, "the log journal cannot be gone on with; log lines may be lost");
+            (Journal::create(), false)
+        }
+        None => (Journal::create(), false),
+    };
+    let journal = journal.and_then(|journal| {
+        keeper.hold(&[(Key::own(Held::Logs), journal.fd())])?;
+        Ok(journal)
+    });
+    let journal = journal.inspect_err(
+        |error| tracing::warn!(%error, "there is no log journal: a kill of the daemon may cost log lines"),
+    );
+    (journal.ok(), numbered)
 }
 
 /// Takes it out of what was inherited. What can't be read is told.
