@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
@@ -34,6 +35,8 @@ const HEAD_BYTES: usize = 16 << 10;
 const HEADERS: usize = 64;
 /// How long requests in flight may take when their listener closes.
 const GRACE: Duration = Duration::from_secs(2);
+/// What the kernel may keep for a client, in bytes (it doubles that for its own use, socket(7)).
+const SEND_BUFFER: usize = 256 << 10;
 /// A body is handed over in pieces of this size, so that it counts as unsent until nearly all of it is sent. In bytes.
 const PIECE: usize = 64 << 10;
 
@@ -50,6 +53,8 @@ pub(super) async fn serve(
     };
     // A line of a followed log goes out at once. Without it, it goes out a little later.
     let _ = stream.set_nodelay(true);
+    // The kernel would keep megabytes for one that does not read. A refusal leaves its default.
+    let _ = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER);
     let routes = TowerToHyperService::new(routes);
     let (caller_closing, caller_place) = (closing.clone(), Arc::clone(&place));
     let service = service_fn(move |request: hyper::Request<Incoming>| {

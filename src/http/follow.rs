@@ -73,6 +73,8 @@ pub(super) async fn answer(
         _seat: seat,
     };
     let chunks = futures_util::stream::unfold(feed, |mut feed| async move {
+        // A flood has a next chunk at once, for as long as the socket takes it: others' requests go in between.
+        tokio::task::yield_now().await;
         let chunk = feed.next().await?;
         Some((Ok::<String, Infallible>(chunk), feed))
     });
