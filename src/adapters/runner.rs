@@ -28,6 +28,8 @@ use tokio::sync::mpsc;
 pub(super) const CHANNEL_QUEUE: usize = 64;
 /// So often a process is looked at that ended as the child of a stranger, every 5 ms.
 const REAPED_WITHIN: u32 = 40;
+/// How long the loop may take to start the next run, before anything is done that nobody waits for.
+const AFTER_SUCCESSOR: Duration = Duration::from_millis(1);
 /// How long after a run's end what it has left on disk is tidied up.
 const TIDY_AFTER: Duration = Duration::from_millis(20);
 /// The variable that marks the processes of a run.
@@ -265,6 +267,8 @@ pub(super) async fn serve(
         })
         .await;
         if let Some(path) = pid_path {
+            // A successor takes the thread that waits for work.
+            tokio::time::sleep(AFTER_SUCCESSOR).await;
             let pid = handle.pid;
             tokio::task::spawn_blocking(move || remove_pid_file(&path, pid));
         }
@@ -472,7 +476,6 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
     if let Err(error) = held {
         tracing::error!(app = &*plan.name, %error, "the keeper does not hold a run's output; it would not outlive this daemon");
     }
-    let oom_kills = procfs::oom_kills();
     ctx.roots.spawning();
     let spawned = spawn::spawn(spawn_plan);
     ctx.roots
@@ -491,6 +494,8 @@ fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
             return Err(error.into());
         }
     };
+    // It runs: from here on nothing keeps it waiting.
+    let oom_kills = procfs::oom_kills();
     if let Some(path) = &plan.pid_path {
         write_pid_file(path, pid);
     }

@@ -294,7 +294,9 @@ impl Tree {
     /// Whether anything of the run lives after its root has been reaped. Cheap: it looks at orphans only.
     pub fn has_leftovers(&self) -> bool {
         if let Some(cgroup) = &self.cgroup {
-            return cgroup.is_populated();
+            // A root that is still to be reaped counts for the kernel, and not for us.
+            let lives = |pid| procfs::stat(pid).is_some_and(|process| !process.is_dead());
+            return cgroup.is_populated() && cgroup.members().into_iter().any(lives);
         }
         match self.roots.strays() {
             Some(strays) => strays.into_iter().filter_map(procfs::stat).any(|process| {

@@ -66,8 +66,9 @@ impl Signals {
         home: &Home,
         mut hand_overs: mpsc::Receiver<HandOver>,
     ) -> End {
-        let keeper_lost = keeper.hear();
-        tokio::pin!(keeper_lost);
+        // A task of its own: what is done below must not keep us from hearing how a child has ended.
+        let hearing = keeper.clone();
+        let mut keeper_lost = tokio::spawn(async move { hearing.hear().await });
         let (mut lost, mut again) = (false, Duration::ZERO);
         let ended_by = loop {
             tokio::select! {
@@ -83,7 +84,7 @@ impl Signals {
                 }
                 _ = self.child.recv() => reap_strays(&handle.roots).await,
                 () = keeper.child_ended() => reap_strays(&handle.roots).await,
-                () = &mut keeper_lost, if !lost => lost = true,
+                _ = &mut keeper_lost, if !lost => lost = true,
                 () = tokio::time::sleep(again), if lost => match found_keeper(keeper, home) {
                     Ok(()) => return End::HandOver,
                     Err(error) => {
