@@ -4,12 +4,16 @@ use crate::adapters::runner::RunPlan;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 const TEXT: &str = include_str!("drain.cjs");
 
 /// Writes the file into a folder, unless it is there as it should be; its path.
 pub fn install(folder: &Path) -> io::Result<PathBuf> {
     use std::io::Write;
+    /// Workers are launched side by side, and the draft is one.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let path = folder.join("fornax-drain.cjs");
     if std::fs::read(&path).is_ok_and(|text| text == TEXT.as_bytes()) {
         return Ok(path);
@@ -49,6 +53,17 @@ pub fn as_worker(plan: &mut RunPlan, unique_id: u32, preload: Option<PathBuf>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_launched_side_by_side_all_find_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| assert!(install(dir.path()).unwrap().is_file()));
+            }
+        });
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn the_file_is_written_once_and_mended() {
