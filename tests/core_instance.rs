@@ -78,6 +78,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 .collect(),
             wait_ready,
             listen_timeout: Millis(3_000),
+            worker: false,
         },
     )
 }
@@ -131,6 +132,7 @@ impl World {
                     assert_eq!(*generation, self.machine.generation);
                     self.spawning = Some(*generation);
                 }
+                Effect::Disconnect(_) => {}
                 Effect::SignalTree(generation, _) => {
                     assert_eq!(Some(*generation), self.root.or(self.leftovers));
                 }
@@ -392,6 +394,7 @@ fn waiting_for_ready() -> World {
         by_message: false,
         wait_ready: true,
         listen_timeout: Millis(3_000),
+        worker: false,
     });
     world.apply(&Op::Start(true));
     world

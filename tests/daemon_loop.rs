@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // the rig around the tests fails a test by panicking, too
 
+use fornax::adapters::cluster::ClusterFact;
 use fornax::adapters::event::{RunEvent, RunEventKind};
 use fornax::adapters::probes::ProbePlan;
 use fornax::adapters::runner::RunPlan;
@@ -84,6 +85,7 @@ enum Deed {
     Signalled(PmId, Signal),
     Asked(PmId),
     Watched(PmId, bool),
+    Disconnected(PmId, Generation),
 }
 
 #[derive(Default)]
@@ -232,6 +234,10 @@ impl World for Fake {
             .saturating_add(self.began.elapsed().as_millis() as u64)
     }
 
+    fn disconnect(&mut self, id: PmId, generation: Generation) {
+        self.note(Deed::Disconnected(id, generation));
+    }
+
     fn probe(&mut self, _: ProbePlan) {}
 
     fn stop_probe(&mut self, _: PmId) {}
@@ -319,7 +325,9 @@ impl Rig {
             .into_iter()
             .filter_map(|(at, deed)| match deed {
                 Deed::Signalled(_, signal) => Some((at, signal)),
-                Deed::Spawned(..) | Deed::Asked(_) | Deed::Watched(..) => None,
+                Deed::Spawned(..) | Deed::Asked(_) | Deed::Watched(..) | Deed::Disconnected(..) => {
+                    None
+                }
             })
             .collect()
     }
@@ -1298,4 +1306,161 @@ async fn a_restart_without_room_is_tried_until_there_is_and_a_start_is_refused()
         refused.to_string().contains("cannot make a pipe"),
         "{refused}"
     );
+}
+
+/// A cluster worker that is online, and its generation.
+async fn worker(rig: &Rig, extra: Value) -> Generation {
+    let mut keys = json!({"exec_interpreter": "node", "exec_mode": "cluster_mode"});
+    let map = keys.as_object_mut().unwrap();
+    map.extend(extra.as_object().unwrap().clone());
+    rig.prepare("web", keys).await.unwrap()[0].generation
+}
+
+fn reload(id: u32) -> Command {
+    Command::Reload {
+        id: PmId(id),
+        env: Map::new(),
+    }
+}
+
+/// The generation spawned last.
+fn latest(rig: &Rig) -> Generation {
+    let spawned = |(_, deed): (u64, Deed)| match deed {
+        Deed::Spawned(_, generation) => Some(generation),
+        _ => None,
+    };
+    rig.deeds().into_iter().rev().find_map(spawned).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_leaves_only_when_its_successor_listens() {
+    let rig = Rig::new(&[("web", Life::default())]);
+    let old = worker(&rig, json!({})).await;
+    let answer = rig.send(reload(0)).await;
+    pass(100).await;
+    let new = latest(&rig);
+    assert_eq!(new.number(), old.number() + 1);
+    let tell = |generation, fact| {
+        rig.fake
+            .tell(PmId(0), generation, RunEventKind::Cluster(fact))
+    };
+    tell(new, ClusterFact::Online).await;
+    pass(100).await;
+    assert_eq!(rig.fake.state.lock().unwrap().alive.len(), 2);
+    assert!(matches!(
+        rig.ask(reload(0)).await,
+        Err(CommandError::ReloadUnderWay(PmId(0)))
+    ));
+    tell(new, ClusterFact::Listening).await;
+    pass(100).await;
+    let disconnected = Deed::Disconnected(PmId(0), old);
+    assert!(rig.deeds().iter().any(|(_, deed)| *deed == disconnected));
+    assert_eq!(rig.signals(), [], "it may finish what it has begun");
+    tell(old, ClusterFact::Disconnected).await;
+    let views = answer.await.unwrap().unwrap();
+    assert_eq!((views[0].generation, views[0].restarts), (new, 1));
+    assert_eq!(rig.signals().len(), 1);
+    let alive: Vec<_> = rig
+        .fake
+        .state
+        .lock()
+        .unwrap()
+        .alive
+        .keys()
+        .copied()
+        .collect();
+    assert_eq!(alive, [(PmId(0), new)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_does_not_close_in_time_is_stopped_by_the_ladder() {
+    let rig = Rig::new(&[("web", Life::deaf_to(&[Signal::INT]))]);
+    worker(&rig, json!({"listen_timeout": 1_000, "kill_timeout": 500})).await;
+    let began = rig.fake.began.elapsed().as_millis() as u64;
+    rig.ask(reload(0)).await.unwrap();
+    let signals: Vec<(u64, Signal)> = rig
+        .signals()
+        .into_iter()
+        .map(|(at, signal)| (at - began, signal))
+        .collect();
+    assert_eq!(signals, [(1_500, Signal::INT), (2_000, Signal::KILL)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_that_fails_is_taken_back() {
+    let rig = Rig::new(&[("web", Life::default())]);
+    let old = worker(&rig, json!({"env": {"A": "old"}})).await;
+    let env = Map::from_iter([("A".to_owned(), json!("new"))]);
+    let answer = rig.send(Command::Reload { id: PmId(0), env }).await;
+    pass(100).await;
+    let new = latest(&rig);
+    rig.fake.end(PmId(0), new, ExitCause::Code(7));
+    let refused = answer.await.unwrap().unwrap_err().to_string();
+    assert!(
+        refused.contains("exit code 7") && refused.contains("serves on"),
+        "{refused}"
+    );
+    let view = rig.view(0);
+    assert_eq!(
+        (view.generation, view.status, view.restarts),
+        (old, Status::Online, 0)
+    );
+    assert_eq!(view.conf.env_map()["A"], "old");
+    pass(60_000).await;
+    assert_eq!(rig.signals(), []);
+    // It is restarted as ever, and no later run has the failed one's number.
+    rig.fake.end(PmId(0), old, ExitCause::Code(1));
+    pass(10_000).await;
+    assert_eq!(rig.spawns("web").len(), 3);
+    assert!(latest(&rig) != new && rig.status(0) == Status::Online);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_during_a_reload_ends_both_runs() {
+    let rig = Rig::new(&[("web", Life::default())]);
+    worker(&rig, json!({})).await;
+    let reloaded = rig.send(reload(0)).await;
+    pass(100).await;
+    let views = rig.ask(Command::Stop(PmId(0))).await.unwrap();
+    assert_eq!(views[0].status, Status::Stopped);
+    drop(reloaded.await.unwrap());
+    assert!(rig.fake.state.lock().unwrap().alive.is_empty());
+    pass(60_000).await;
+    assert_eq!(rig.status(0), Status::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_crashes_while_its_successor_starts_is_not_missed() {
+    let rig = Rig::new(&[("web", Life::default())]);
+    let old = worker(&rig, json!({})).await;
+    let reloaded = rig.send(reload(0)).await;
+    pass(100).await;
+    rig.fake.end(PmId(0), old, ExitCause::Code(1));
+    pass(100).await;
+    let new = latest(&rig);
+    // Nobody is left to fall back to: it is started again like any other.
+    rig.fake.end(PmId(0), new, ExitCause::Code(1));
+    pass(60_000).await;
+    drop(reloaded.await.unwrap());
+    assert_eq!(
+        (rig.status(0), rig.spawns("web").len()),
+        (Status::Online, 3)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_workers_are_reloaded_without_a_gap() {
+    let rig = Rig::new(&[]);
+    rig.prepare("fork", json!({})).await.unwrap();
+    rig.prepare(
+        "py",
+        json!({"exec_interpreter": "python3", "exec_mode": "cluster_mode"}),
+    )
+    .await
+    .unwrap();
+    for id in [0, 1] {
+        rig.ask(reload(id)).await.unwrap();
+    }
+    let most = rig.fake.state.lock().unwrap().most_alive.clone();
+    assert!(most.values().all(|most| *most == 1), "{most:?}");
 }

@@ -116,6 +116,8 @@ impl World for FakeWorld {
         }
     }
 
+    fn disconnect(&mut self, _: PmId, _: Generation) {}
+
     fn signal_root(&mut self, id: PmId, generation: Generation, signal: Signal) {
         self.signal(id, generation, signal);
     }

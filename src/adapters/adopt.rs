@@ -1,10 +1,12 @@
 //! Taking over a run that another daemon has spawned: its descriptors come from the keeper, its process lives on.
 
 use super::channel::Channel;
+use super::cluster::WorkerSeat;
 use super::keeper::Inheritance;
 use super::logs::{LogConfig, RunLogs};
 use super::runner::{self, CHANNEL_QUEUE, Launched, RunHandle, Running, Told};
 use super::tree::{RunFacts, Tree};
+use crate::core::cluster::Sched;
 use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::{Held, Key};
 use crate::sys::{pidfd, procfs};
@@ -33,6 +35,8 @@ pub struct AdoptPlan {
     pub pid_path: Option<PathBuf>,
     /// Where its output goes.
     pub logs: Arc<LogConfig>,
+    /// It is a worker of Node's cluster, served in this way.
+    pub cluster: Option<Sched>,
 }
 
 /// Serves the run from now on; what it lacks of its descriptors is told in the daemon's log. To be called within a runtime.
@@ -48,6 +52,12 @@ pub fn adopt(
     let marker = ctx.marker(plan.id, plan.generation);
     let tree = Tree::adopted(plan.pid, &plan.facts, marker, Arc::clone(&ctx.roots));
     let (outbox, inbox) = mpsc::channel(CHANNEL_QUEUE);
+    let clustered = plan.cluster.is_some();
+    if let Some(sched) = plan.cluster {
+        let (app, outbox) = (Arc::clone(&plan.name), outbox.clone());
+        let seat = WorkerSeat { app, sched, outbox };
+        ctx.cluster.enter((plan.id, plan.generation), seat);
+    }
     let handle = RunHandle::adopted(plan.pid, tree, input, outbox, &plan.facts);
     // A pid that belongs to another process by now is none of ours.
     let same = procfs::stat(plan.pid).is_some_and(|now| {
@@ -63,11 +73,11 @@ pub fn adopt(
         outbox: inbox,
     };
     runner::serve(
-        plan.id,
-        plan.generation,
+        (plan.id, plan.generation),
         launched,
         plan.told,
         plan.pid_path,
+        clustered,
         ctx,
     )
 }

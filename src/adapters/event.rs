@@ -1,5 +1,6 @@
 //! What the adapters tell the daemon's loop.
 
+use super::cluster::ClusterFact;
 use super::tree::RunFacts;
 use crate::core::exit::ExitCause;
 use crate::core::ids::{Generation, PmId};
@@ -52,6 +53,8 @@ pub enum RunEventKind {
     TreeEmpty,
     /// It said something on Node's channel.
     Message(Value),
+    /// How it stands as a worker of Node's cluster.
+    Cluster(ClusterFact),
     /// Its probe's verdict, or the reason for it, has changed.
     Probe {
         /// The verdict.

@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod channel;
+pub mod cluster;
 pub mod event;
 pub mod host;
 pub mod keeper;

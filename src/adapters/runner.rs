@@ -1,10 +1,12 @@
 //! One run, from spawn to the last of its descendants: a task that tells the loop what it sees and decides nothing.
 
-use super::channel::Channel;
+use super::channel::{Channel, Incoming, Outgoing};
+use super::cluster::{self, ClusterFact, Registry, WorkerSeat};
 use super::event::{RunEvent, RunEventKind};
 use super::keeper::Keeper;
 use super::logs::{LogConfig, LogPlane, RunLogs};
 use super::tree::{Roots, RunFacts, Tree};
+use crate::core::cluster::{Sched, WorkerId};
 use crate::core::exit::ExitCause;
 use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::{Held, Key, Standing};
@@ -62,6 +64,8 @@ pub struct RunPlan {
     pub pid_path: Option<PathBuf>,
     /// Where its output goes.
     pub logs: Arc<LogConfig>,
+    /// It is a worker of Node's cluster, served in this way.
+    pub cluster: Option<Sched>,
 }
 
 /// What every run needs of the daemon. Cheap to clone.
@@ -81,6 +85,8 @@ pub struct Running {
     pub daemon: Arc<str>,
     /// Who holds what must outlive us.
     pub keeper: Keeper,
+    /// Node's cluster primary.
+    pub cluster: Registry,
 }
 
 impl Running {
@@ -98,7 +104,7 @@ pub struct RunHandle {
     /// All its processes.
     pub tree: Tree,
     stdin: Mutex<Option<File>>,
-    outbox: mpsc::Sender<Value>,
+    outbox: mpsc::Sender<Outgoing>,
     killed: AtomicBool,
     oom_kills: Option<u64>,
 }
@@ -109,7 +115,7 @@ impl RunHandle {
         pid: u32,
         tree: Tree,
         stdin: Option<OwnedFd>,
-        outbox: mpsc::Sender<Value>,
+        outbox: mpsc::Sender<Outgoing>,
         facts: &RunFacts,
     ) -> Self {
         Self {
@@ -141,7 +147,7 @@ impl RunHandle {
 
     /// Puts a message on the app's channel. `false`: it does not read them, or has gone.
     pub fn send(&self, message: Value) -> bool {
-        self.outbox.try_send(message).is_ok()
+        self.outbox.try_send(message.into()).is_ok()
     }
 
     /// Writes to the app's standard input. Never blocks: what it does not read is an error.
@@ -169,6 +175,7 @@ pub async fn run(plan: RunPlan, ctx: Running) {
         })
     };
     let (told, pid_path) = (Told::Nothing, plan.pid_path.clone());
+    let seat = plan.cluster.map(|sched| (Arc::clone(&plan.name), sched));
     let launch = {
         let ctx = ctx.clone();
         tokio::task::spawn_blocking(move || launch(plan, &ctx))
@@ -191,7 +198,13 @@ pub async fn run(plan: RunPlan, ctx: Running) {
         // The pool is shutting down, and the daemon with it.
         Err(_) => return,
     };
-    serve(id, generation, launched, told, pid_path, ctx).await;
+    let clustered = seat.is_some();
+    if let Some((app, sched)) = seat {
+        let outbox = launched.handle.outbox.clone();
+        let seat = WorkerSeat { app, sched, outbox };
+        ctx.cluster.enter((id, generation), seat);
+    }
+    serve((id, generation), launched, told, pid_path, clustered, ctx).await;
 }
 
 /// What the loop knows of a run already.
@@ -205,13 +218,13 @@ pub enum Told {
     Ended,
 }
 
-/// A launched run, to the end of its last process.
+/// A launched run, to the end of its last process. `clustered`: it has entered the cluster's registry, and leaves it here.
 pub(super) async fn serve(
-    id: PmId,
-    generation: Generation,
+    (id, generation): (PmId, Generation),
     launched: Launched,
     told: Told,
     pid_path: Option<PathBuf>,
+    clustered: bool,
     ctx: Running,
 ) {
     let tell = |kind| {
@@ -228,6 +241,7 @@ pub(super) async fn serve(
         outbox,
     } = launched;
     ctx.runs.insert(id, generation, Arc::clone(&handle));
+    let worker = clustered.then_some((id, generation));
     if told == Told::Nothing {
         // An error means that the loop has gone: nobody is left to tell.
         let _ = tell(RunEventKind::Spawned {
@@ -243,7 +257,11 @@ pub(super) async fn serve(
         true
     } else {
         if let Some(pidfd) = &pidfd {
-            follow(&ctx, &handle, id, generation, pidfd, channel, outbox).await;
+            let run = (id, generation);
+            follow(&ctx, &handle, run, worker, pidfd, channel, outbox).await;
+        }
+        if let Some(worker) = worker {
+            ctx.cluster.leave(worker);
         }
         // Asked first and awaited last: the log thread works while we ask how it has ended, and look at what it has left.
         let finished = ctx.plane.finish(id, generation);
@@ -306,42 +324,35 @@ async fn ended(ctx: &Running, handle: &RunHandle, pidfd: &AsyncFd<OwnedFd>) -> E
 /// A lock, not a message: the loop, the sampler and the protocol's threads look a handle up and let go at once.
 #[derive(Debug, Default)]
 pub struct Runs {
-    by_id: Mutex<HashMap<PmId, (Generation, Arc<RunHandle>)>>,
+    by_id: Mutex<HashMap<(PmId, Generation), Arc<RunHandle>>>,
 }
 
 impl Runs {
     fn insert(&self, id: PmId, generation: Generation, handle: Arc<RunHandle>) {
-        self.lock().insert(id, (generation, handle));
+        self.lock().insert((id, generation), handle);
     }
 
     fn remove(&self, id: PmId, generation: Generation) {
-        let mut runs = self.lock();
-        // A successor may have taken the place already.
-        if runs
-            .get(&id)
-            .is_some_and(|(current, _)| *current == generation)
-        {
-            runs.remove(&id);
-        }
+        self.lock().remove(&(id, generation));
     }
 
-    /// The run, if it is the instance's latest and has not ended.
+    /// The run, if it has not ended. While a worker is reloaded its instance has two.
     pub fn get(&self, id: PmId, generation: Generation) -> Option<Arc<RunHandle>> {
-        self.lock()
-            .get(&id)
-            .filter(|(current, _)| *current == generation)
-            .map(|(_, handle)| Arc::clone(handle))
+        self.lock().get(&(id, generation)).map(Arc::clone)
     }
 
-    /// All of them.
+    /// All of them, an instance's latest last.
     pub fn all(&self) -> Vec<(PmId, Generation, Arc<RunHandle>)> {
-        self.lock()
+        let mut all: Vec<_> = self
+            .lock()
             .iter()
-            .map(|(id, (generation, handle))| (*id, *generation, Arc::clone(handle)))
-            .collect()
+            .map(|((id, generation), handle)| (*id, *generation, Arc::clone(handle)))
+            .collect();
+        all.sort_unstable_by_key(|(_, generation, _)| *generation);
+        all
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PmId, (Generation, Arc<RunHandle>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(PmId, Generation), Arc<RunHandle>>> {
         // A map of handles is whole after any panic.
         self.by_id
             .lock()
@@ -353,13 +364,20 @@ impl Runs {
 async fn follow(
     ctx: &Running,
     handle: &RunHandle,
-    id: PmId,
-    generation: Generation,
+    (id, generation): (PmId, Generation),
+    worker: Option<WorkerId>,
     pidfd: &AsyncFd<OwnedFd>,
     channel: Option<Channel>,
-    mut outbox: mpsc::Receiver<Value>,
+    mut outbox: mpsc::Receiver<Outgoing>,
 ) {
     let mut channel = channel;
+    let tell = |kind| {
+        ctx.events.send(RunEvent {
+            id,
+            generation,
+            kind,
+        })
+    };
     loop {
         tokio::select! {
             ready = pidfd.readable() => {
@@ -368,19 +386,30 @@ async fn follow(
                 }
                 return;
             }
-            messages = async { match &mut channel { Some(open) => open.receive().await, None => std::future::pending().await } } => {
-                match messages {
-                    Some(messages) => for message in messages {
-                        let _ = ctx.events.send(RunEvent { id, generation, kind: RunEventKind::Message(message) }).await;
-                    },
-                    None => channel = None,
+            messages = async { match &mut channel { Some(open) => open.next().await, None => std::future::pending().await } } => {
+                let Some(messages) = messages else {
+                    channel = None;
+                    if let Some(worker) = worker {
+                        ctx.cluster.leave(worker);
+                        // An error means that the loop has gone.
+                        let _ = tell(RunEventKind::Cluster(ClusterFact::Disconnected)).await;
+                    }
+                    continue;
+                };
+                for message in messages {
+                    let kind = match message {
+                        Incoming::App(message) => Some(RunEventKind::Message(message)),
+                        Incoming::Cluster(message) => worker.and_then(|worker| ctx.cluster.take(worker, &message)).map(RunEventKind::Cluster),
+                    };
+                    if let Some(kind) = kind {
+                        let _ = tell(kind).await;
+                    }
                 }
             }
-            Some(message) = outbox.recv() => {
-                // An app that does not read must not keep us from seeing it end.
-                let sent = async { match &mut channel { Some(open) => open.send(&message).await.is_ok(), None => true } };
-                if !matches!(tokio::time::timeout(Duration::from_secs(1), sent).await, Ok(true)) {
-                    channel = None;
+            // An app that does not read keeps its messages here, and us from nothing.
+            Some(message) = outbox.recv(), if channel.as_ref().is_none_or(Channel::has_room) => {
+                if let Some(open) = &mut channel {
+                    open.push(message);
                 }
             }
         }
@@ -404,7 +433,7 @@ pub(super) struct Launched {
     /// `None`: its root process was gone before it could be watched.
     pub pidfd: Option<AsyncFd<OwnedFd>>,
     pub channel: Option<Channel>,
-    pub outbox: mpsc::Receiver<Value>,
+    pub outbox: mpsc::Receiver<Outgoing>,
 }
 
 /// Why a run could not be launched.
@@ -442,13 +471,18 @@ impl LaunchError {
 }
 
 /// The blocking part: descriptors, cgroup, spawn, log plane.
-fn launch(plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
+fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
     let descriptor = |what| move |source| LaunchError::Descriptor { what, source };
     let (stdin_read, stdin_write) = fds::input_pipe().map_err(descriptor("pipe"))?;
     let (out_read, out_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
     let (err_read, err_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
     let (ours, theirs) = fds::channel_pair().map_err(descriptor("socket pair"))?;
     let marker = ctx.marker(plan.id, plan.generation);
+    if plan.cluster.is_some() {
+        // Whoever is somebody else may be unable to read our home.
+        let preload = plan.user.is_none().then(|| ctx.cluster.preload()).flatten();
+        cluster::as_worker(&mut plan, ctx.cluster.unique_id(), preload);
+    }
     let program = spawn::c_path("the program's path", &find_program(&plan)?)?;
     let (args, env) = (c_args(&plan)?, c_env(&plan, &marker)?);
     let cwd = spawn::c_string("the working directory", plan.cwd.as_str())?;

@@ -34,6 +34,17 @@ impl ExitCause {
         }
     }
 
+    /// The signal that PM2 names for an end: SIGINT where there was none.
+    pub fn pm2_signal(&self) -> String {
+        match self {
+            ExitCause::Signal(signal) => signal.to_string(),
+            ExitCause::OomKilled => "SIGKILL (out of memory)".to_owned(),
+            ExitCause::Code(_) | ExitCause::Unknown | ExitCause::CouldNotStart { .. } => {
+                "SIGINT".to_owned()
+            }
+        }
+    }
+
     /// Ended by itself with code 0.
     pub fn is_success(&self) -> bool {
         matches!(self, ExitCause::Code(0))

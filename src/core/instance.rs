@@ -30,6 +30,9 @@ pub struct Policy {
     pub wait_ready: bool,
     /// How long that may take before it counts as online anyway.
     pub listen_timeout: Millis,
+    /// It is a worker of Node's cluster: online once Node says so, and it leaves by closing its servers first.
+    #[serde(default)]
+    pub worker: bool,
 }
 
 /// Where an instance is. Serialised in the table of a handover.
@@ -76,6 +79,9 @@ pub struct Stopping {
     pub exited: Option<ExitCause>,
     /// Somebody asked for it: no restart policy applies.
     pub asked: bool,
+    /// Its servers are being closed; the ladder comes after that.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 /// Why it is idle.
@@ -117,6 +123,8 @@ pub enum Event {
     },
     /// Somebody wants it down.
     Stop,
+    /// It is to go while others serve on: a cluster worker closes its servers first, what it has begun is finished.
+    Retire,
     /// Somebody wants a new run of it.
     Restart {
         /// Nothing has to be waited for.
@@ -152,6 +160,11 @@ pub enum Event {
         /// Which run.
         generation: Generation,
     },
+    /// It has closed its channel.
+    Disconnected {
+        /// Which run.
+        generation: Generation,
+    },
     /// Its root process has ended.
     Exited {
         /// Which run.
@@ -184,6 +197,10 @@ pub enum Timer {
     Rung(usize),
     /// The backoff is over.
     Backoff,
+    /// It had so long to close its servers.
+    Leave,
+    /// A reload's new worker had so long to listen. Not the machine's: the reload's.
+    Listen,
 }
 
 /// What must be done about it.
@@ -197,6 +214,8 @@ pub enum Effect {
     SignalRoot(Generation, Signal),
     /// Send it the message "shutdown"; if it has no channel, this signal.
     AskToStop(Generation, Signal),
+    /// Have the worker close its servers and its channel.
+    Disconnect(Generation),
     /// Call back at this time.
     Arm(Generation, Timer, Millis),
     /// Tell the world.
@@ -313,7 +332,12 @@ impl Machine {
             State::Stopping(stopping) if stopping.run.is_some() => {
                 let rung = stop::rung(&policy.ladder, stopping.step);
                 let wait = rung.map_or(Millis(0), |rung| rung.wait);
-                vec![(Timer::Rung(stopping.step), Millis(now.0 + wait.0))]
+                let timer = if stopping.leaving {
+                    Timer::Leave
+                } else {
+                    Timer::Rung(stopping.step)
+                };
+                vec![(timer, Millis(now.0 + wait.0))]
             }
             State::Idle(_)
             | State::Waiting
@@ -330,6 +354,7 @@ impl Machine {
         match event {
             Event::Start { deps_met } => self.start(policy, deps_met, now, &mut out),
             Event::Stop => self.stop(policy, now, &mut out),
+            Event::Retire => self.retire(policy, now, &mut out),
             Event::Restart { deps_met } => self.restart(policy, deps_met, now, &mut out),
             Event::DependenciesMet => {
                 if self.state == State::Waiting {
@@ -340,6 +365,7 @@ impl Machine {
             | Event::SpawnFailed { generation, .. }
             | Event::Starved { generation, .. }
             | Event::Ready { generation }
+            | Event::Disconnected { generation }
             | Event::Exited { generation, .. }
             | Event::TreeEmpty { generation }
             | Event::Timer { generation, .. }
@@ -357,6 +383,7 @@ impl Machine {
             } => self.spawn_failed(reason, not_installed, &mut out),
             Event::Starved { reason, .. } => self.starved(reason, now, &mut out),
             Event::Ready { .. } => self.ready(&mut out),
+            Event::Disconnected { .. } => self.left(policy, now, &mut out),
             Event::Exited {
                 cause, leftovers, ..
             } => self.exited(policy, cause, leftovers, now, &mut out),
@@ -421,6 +448,37 @@ impl Machine {
         }
     }
 
+    fn retire(&mut self, policy: &Policy, now: Millis, out: &mut Vec<Effect>) {
+        match self.state {
+            State::Starting(run) | State::Online(run) if policy.worker => {
+                self.wanted = false;
+                self.state = State::Stopping(Stopping {
+                    run: Some(run),
+                    step: 0,
+                    exited: None,
+                    asked: true,
+                    leaving: true,
+                });
+                out.push(Effect::Disconnect(self.generation));
+                // What it has begun may take as long as it may take to end.
+                let wait =
+                    stop::rung(&policy.ladder, 0).map_or(stop::KILL_TIMEOUT, |rung| rung.wait);
+                let until = Millis(now.0 + wait.0);
+                out.push(Effect::Arm(self.generation, Timer::Leave, until));
+            }
+            _ => self.stop(policy, now, out),
+        }
+    }
+
+    /// Its servers are closed, or had long enough.
+    fn left(&mut self, policy: &Policy, now: Millis, out: &mut Vec<Effect>) {
+        if let State::Stopping(stopping) = &mut self.state
+            && std::mem::take(&mut stopping.leaving)
+        {
+            self.take_rung(policy, 0, now, out);
+        }
+    }
+
     fn begin_stop(&mut self, policy: &Policy, now: Millis, out: &mut Vec<Effect>) {
         let run = self.run();
         self.state = State::Stopping(Stopping {
@@ -428,6 +486,7 @@ impl Machine {
             step: 0,
             exited: None,
             asked: true,
+            leaving: false,
         });
         if run.is_some() {
             self.take_rung(policy, 0, now, out);
@@ -518,7 +577,7 @@ impl Machine {
 
     fn spawned(&mut self, policy: &Policy, run: Run, now: Millis, out: &mut Vec<Effect>) {
         match &mut self.state {
-            State::Spawning if policy.wait_ready => {
+            State::Spawning if policy.wait_ready || policy.worker => {
                 self.state = State::Starting(run);
                 out.push(Effect::Arm(
                     self.generation,
@@ -587,9 +646,11 @@ impl Machine {
             State::Stopping(stopping) => {
                 out.push(Effect::Announce(Announcement::Exited(cause.clone())));
                 stopping.exited = Some(cause);
-                let asked_only = stopping.step == 0 && policy.by_message;
+                let (leaving, step) = (stopping.leaving, stopping.step);
+                let asked_only = step == 0 && policy.by_message;
                 match stop::rung(&policy.ladder, 0) {
                     _ if !leftovers => self.finish_stop(policy, now, out),
+                    Some(_) if leaving => self.left(policy, now, out),
                     // The message has reached its root alone.
                     Some(first) if asked_only => {
                         out.push(Effect::SignalTree(self.generation, first.signal));
@@ -620,6 +681,7 @@ impl Machine {
                 step: 0,
                 exited: Some(cause),
                 asked: false,
+                leaving: false,
             });
             self.take_rung(policy, 0, now, out);
         } else {
@@ -700,7 +762,8 @@ impl Machine {
                 self.take_rung(policy, step + 1, now, out)
             }
             (Timer::Backoff, State::Backoff { .. }) => self.relaunch(out),
-            (Timer::Ready | Timer::Rung(_) | Timer::Backoff, _) => {}
+            (Timer::Leave, State::Stopping(_)) => self.left(policy, now, out),
+            (Timer::Ready | Timer::Rung(_) | Timer::Backoff | Timer::Leave | Timer::Listen, _) => {}
         }
     }
 }

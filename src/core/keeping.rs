@@ -50,7 +50,8 @@ pub enum Held {
     Table = 10,
     /// The memory file of the log journal.
     Logs = 11,
-    /// A listening socket that workers share; its number stands in `generation`.
+    /// A listening socket that workers share, of id 0; of id 1 the memory file that says what it is. Its number stands in
+    /// `generation`.
     Listener = 12,
 }
 

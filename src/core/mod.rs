@@ -2,6 +2,7 @@
 //!
 //! Nothing in here does I/O or knows a clock; `tests/layers.rs` holds that.
 
+pub mod cluster;
 pub mod cron;
 pub mod dateformat;
 pub mod exit;

@@ -14,6 +14,7 @@ use super::snapshot::Snapshot;
 use super::succession::Succession;
 use super::world::RealWorld;
 use super::{memory_limits, sampling, telemetry, warm};
+use crate::adapters::cluster::Registry;
 use crate::adapters::keeper::Keeper;
 use crate::adapters::logs::{LogOptions, LogPlane};
 use crate::adapters::runner::{Running, Runs};
@@ -181,6 +182,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         cgroups: cgroups(),
         daemon: estate.mark,
         keeper: keeper.clone(),
+        cluster: Registry::new(tasks.clone(), home.root().to_owned(), keeper.clone()),
     };
     tracing::info!(target: "pm2", "--- New PM2 Daemon started (fornax {}, home {}) ---", env!("CARGO_PKG_VERSION"), home.root().display());
     let predecessor = std::env::var(keeping::PREDECESSOR_VARIABLE).ok();

@@ -22,11 +22,18 @@ pub enum Command {
     Start(PmId),
     /// Stop it.
     Stop(PmId),
-    /// Stop it if it runs, and start it. Reload is the same in fork mode.
+    /// Stop it if it runs, and start it.
     Restart {
         /// Which.
         id: PmId,
         /// Variables to merge into its environment; `current_conf` in it holds configuration keys.
+        env: Map<String, Value>,
+    },
+    /// Replace it without a gap, if it is a cluster worker that is online; else restart it.
+    Reload {
+        /// Which.
+        id: PmId,
+        /// As of a restart.
         env: Map<String, Value>,
     },
     /// Stop it and forget it.
@@ -110,6 +117,17 @@ pub enum CommandError {
     /// It is on its way.
     #[error("process already started")]
     AlreadyStarted(PmId),
+    /// It is being reloaded.
+    #[error("Reload already in progress for process id {0}, retry later")]
+    ReloadUnderWay(PmId),
+    /// The new worker did not come up.
+    #[error("the new worker of {id} ended before it listened ({cause}); the old one serves on")]
+    NotReloaded {
+        /// Which instance.
+        id: PmId,
+        /// How it ended.
+        cause: String,
+    },
     /// It is not running.
     #[error("{0} : id offline")]
     Offline(PmId),

@@ -12,6 +12,7 @@ mod memory_limits;
 mod messages;
 mod own_log;
 mod preflight;
+pub mod reload;
 pub mod reserve;
 pub mod run;
 mod sampling;

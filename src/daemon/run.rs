@@ -2,6 +2,7 @@
 
 mod commands;
 mod paced;
+mod reload;
 mod remember;
 mod resume;
 mod settle;
@@ -43,6 +44,7 @@ enum Until {
     Up,
     Down,
     Deleted,
+    Reloaded,
 }
 
 #[derive(Debug)]
@@ -155,7 +157,7 @@ impl<W: World> Daemon<W> {
                     id,
                     generation,
                     kind,
-                }) => self.step(id, Event::Timer { generation, kind }),
+                }) => self.timer(id, generation, kind),
                 Due::Cron(id, ticket) => self.look_at_cron(id, Some(ticket)),
                 Due::Burst(id, ticket) => self.burst_due(id, ticket),
             }
@@ -180,7 +182,7 @@ impl<W: World> Daemon<W> {
                     self.remember([id]);
                 }
                 for effect in effects {
-                    self.carry_out(id, effect, now);
+                    self.carry_out(id, effect, now, false);
                 }
                 self.drop_held_if_stopped(id);
             }
@@ -188,13 +190,16 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    fn carry_out(&mut self, id: PmId, effect: Effect, now: Now) {
+    /// `other`: it is an effect of the instance's other run, which is never spawned again.
+    fn carry_out(&mut self, id: PmId, effect: Effect, now: Now, other: bool) {
         match effect {
+            Effect::Spawn(_) if other => {}
             Effect::Spawn(generation) => {
                 if self.may_spawn_now(id, generation, now) {
                     self.spawn(id, now);
                 }
             }
+            Effect::Disconnect(generation) => self.world.disconnect(id, generation),
             Effect::SignalTree(generation, signal) => self.world.signal(id, generation, signal),
             Effect::SignalRoot(generation, signal) => {
                 self.world.signal_root(id, generation, signal)
@@ -208,6 +213,7 @@ impl<W: World> Daemon<W> {
                     kind,
                 },
             ),
+            Effect::Announce(announcement) if other => self.announce_other(id, &announcement),
             Effect::Announce(announcement) => self.announce(id, &announcement),
         }
     }
@@ -230,7 +236,7 @@ impl<W: World> Daemon<W> {
         tracing::info!(target: "pm2", "App [{}:{id}] starting in -{mode} mode-", instance.spec.name);
         match launch::plan(instance, rotation) {
             Ok(plan) => {
-                let needs = Needs::of(&instance.spec.fornax, &instance.spec.cwd);
+                let needs = Needs::of(&instance.spec);
                 self.world.spawn(plan, needs);
             }
             Err(error) => self.step(
@@ -255,13 +261,7 @@ impl<W: World> Daemon<W> {
                 "online"
             }
             Announcement::Exited(cause) => {
-                let signal = match cause {
-                    ExitCause::Signal(signal) => signal.to_string(),
-                    ExitCause::OomKilled => "SIGKILL (out of memory)".to_owned(),
-                    ExitCause::Code(_) | ExitCause::Unknown | ExitCause::CouldNotStart { .. } => {
-                        "SIGINT".to_owned()
-                    }
-                };
+                let signal = cause.pm2_signal();
                 tracing::info!(target: "pm2", "App [{app}:{id}] exited with code [{}] via signal [{signal}]", cause.pm2_code());
                 if !matches!(cause, ExitCause::CouldNotStart { .. }) {
                     instance.exit_code = Some(cause.pm2_code());
@@ -301,6 +301,9 @@ impl<W: World> Daemon<W> {
         }: RunEvent,
     ) {
         let now = self.now();
+        if self.is_other(id, generation) {
+            return self.other_event(id, generation, kind);
+        }
         let Some(instance) = self
             .table
             .instances
@@ -330,18 +333,16 @@ impl<W: World> Daemon<W> {
             } => {
                 instance.missing = not_installed.then(|| reason.clone());
                 instance.could_not_start(&reason, now);
-                self.step(
-                    id,
-                    Event::SpawnFailed {
-                        generation,
-                        reason,
-                        not_installed,
-                    },
-                );
+                let event = Event::SpawnFailed {
+                    generation,
+                    reason,
+                    not_installed,
+                };
+                self.not_started(id, event);
             }
             RunEventKind::Starved { reason } => {
                 instance.could_not_start(&reason, now);
-                self.step(id, Event::Starved { generation, reason });
+                self.not_started(id, Event::Starved { generation, reason });
             }
             RunEventKind::Exited {
                 cause,
@@ -361,24 +362,23 @@ impl<W: World> Daemon<W> {
                 let root = instance.machine.run().map(|run| run.pid);
                 self.written.ended.extend(root);
                 self.world.stop_probe(id);
-                self.step(
-                    id,
-                    Event::Exited {
-                        generation,
-                        cause,
-                        leftovers,
-                    },
-                );
+                let event = Event::Exited {
+                    generation,
+                    cause: cause.clone(),
+                    leftovers,
+                };
+                self.ended(id, event, &cause);
             }
             RunEventKind::TreeEmpty => self.step(id, Event::TreeEmpty { generation }),
             RunEventKind::Message(message) => {
                 if messages::is_ready(&message) {
-                    self.step(id, Event::Ready { generation });
+                    self.told_ready(id, generation);
                 }
                 if let Some(instance) = self.table.instances.get_mut(&id) {
                     messages::take(instance, &self.bus, message, now.wall_ms);
                 }
             }
+            RunEventKind::Cluster(fact) => self.cluster_fact(id, generation, fact),
             RunEventKind::Probe { verdict, detail } => {
                 if verdict == Verdict::Dead {
                     instance.upkeep.why = Some(format!("failed its liveness probe: {detail}"));

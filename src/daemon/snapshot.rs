@@ -40,6 +40,8 @@ impl Snapshot {
 pub struct InstanceView {
     /// Its id.
     pub id: PmId,
+    /// It is not the instance's own run, but the one that a reload replaces.
+    pub retiring: bool,
     /// Its latest run.
     pub generation: Generation,
     /// PM2's word for its state.

@@ -1,6 +1,7 @@
 //! The table of instances. Owner: the daemon loop.
 
 use super::health;
+use super::reload::Reload;
 use super::snapshot::{Axm, InstanceView};
 use super::upkeep::Upkeep;
 use crate::adapters::tree::RunFacts;
@@ -66,6 +67,10 @@ pub struct Instance {
     pub deleting: bool,
     /// Its watch and its cron pattern at work.
     pub upkeep: Upkeep,
+    /// Its worker is being replaced, and there is a second run.
+    pub reload: Option<Box<Reload>>,
+    /// Why the last reload kept the old worker, until whoever asked has been told.
+    pub reload_failed: Option<String>,
 }
 
 impl Instance {
@@ -100,6 +105,8 @@ impl Instance {
             },
             deleting: false,
             upkeep: Upkeep::default(),
+            reload: None,
+            reload_failed: None,
             spec,
         }
     }
@@ -248,6 +255,7 @@ impl Table {
         let memory = &instance.machine.memory;
         Some(InstanceView {
             id,
+            retiring: false,
             generation: instance.machine.generation,
             status: instance.machine.status(),
             pid: instance.machine.run().map(|run| run.pid),
@@ -266,6 +274,19 @@ impl Table {
             service: instance.service.clone(),
             dependencies: self.dependencies(&instance.spec),
             axm: Arc::clone(&instance.axm),
+        })
+    }
+
+    /// The instance's other run, while it is reloaded.
+    pub fn other_view(&self, id: PmId) -> Option<InstanceView> {
+        let other = &self.instances.get(&id)?.reload.as_ref()?.other;
+        Some(InstanceView {
+            retiring: true,
+            generation: other.generation,
+            status: other.status(),
+            pid: other.run().map(|run| run.pid),
+            restarts: other.memory.restarts,
+            ..self.view(id)?
         })
     }
 }

@@ -48,7 +48,7 @@ fn runtime(view: &InstanceView, out: &mut String) {
         Value::Object(view.axm.options.clone()),
         view.created_at_ms
             .map_or_else(|| "null".to_owned(), |at| at.to_string()),
-        view.id,
+        pm_id(view),
         view.restarts,
         view.unstable_restarts,
         view.last_backoff_ms,
@@ -61,6 +61,15 @@ fn runtime(view: &InstanceView, out: &mut String) {
         let _ = write!(out, r#","exit_code":{code}"#);
     }
     let _ = write!(out, r#","fornax_state":{}"#, state(view));
+}
+
+/// PM2's id of a run that is being replaced is a text.
+fn pm_id(view: &InstanceView) -> String {
+    if view.retiring {
+        format!("\"_old_{}\"", view.id)
+    } else {
+        view.id.to_string()
+    }
 }
 
 /// What Fornax knows beyond PM2.

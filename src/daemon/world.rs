@@ -14,7 +14,8 @@ use crate::adapters::watch::{Change, Watching};
 use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::{Held, Key};
 use crate::core::signal::Signal;
-use crate::core::spec::fornax::{FornaxBlock, GpuRef, InstallCheck};
+use crate::core::spec::app::AppSpec;
+use crate::core::spec::fornax::{GpuRef, InstallCheck};
 use crate::core::watch::WatchSpec;
 use crate::gpu::lease::{self, Lease, Owner};
 use std::collections::HashMap;
@@ -42,6 +43,8 @@ pub trait World {
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         wall.unwrap_or_default().as_millis() as u64
     }
+    /// Have a cluster worker close its servers and its channel.
+    fn disconnect(&mut self, id: PmId, generation: Generation);
     /// Begin to probe a run.
     fn probe(&mut self, plan: ProbePlan);
     /// Stop probing an instance.
@@ -90,13 +93,13 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Of an app with this block.
-    pub fn of(fornax: &FornaxBlock, cwd: &str) -> Self {
+    /// Of this app. The port of cluster workers is the daemon's own, for all of them.
+    pub fn of(spec: &AppSpec) -> Self {
         Self {
-            install: fornax.install.clone(),
-            cwd: cwd.to_owned(),
-            port: fornax.port,
-            gpu: fornax.gpu.clone(),
+            install: spec.fornax.install.clone(),
+            cwd: spec.cwd.clone(),
+            port: spec.fornax.port.filter(|_| spec.workers.is_none()),
+            gpu: spec.fornax.gpu.clone(),
         }
     }
 }
@@ -211,6 +214,10 @@ impl World for RealWorld {
         self.watching.set(id, spec);
     }
 
+    fn disconnect(&mut self, id: PmId, generation: Generation) {
+        self.running.cluster.disconnect((id, generation));
+    }
+
     fn probe(&mut self, plan: ProbePlan) {
         let id = plan.id;
         let events = self.running.events.clone();
@@ -279,6 +286,7 @@ impl World for RealWorld {
     fn adoption_done(&mut self) {
         // It fails only at the end of the plane.
         let _ = self.running.plane.adoption_done();
+        self.running.cluster.inherit(&mut self.inherited);
         for (key, _) in self.inherited.drain() {
             self.running.keeper.release(key);
         }

@@ -107,10 +107,10 @@ async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
         }
         "stopProcessId" => act::stop(arg, handle).await,
         "restartProcessId" => act::restart(arg, handle, "God db process id unknown").await,
-        "reloadProcessId" => act::restart(arg, handle, "PM2 ID unknown").await,
+        "reloadProcessId" => act::reload(arg, handle, "PM2 ID unknown").await,
         "softReloadProcessId" => {
             let unknown = format!("pm_id {0} not available in {0}", arg["id"]);
-            act::restart(arg, handle, &unknown).await
+            act::reload(arg, handle, &unknown).await
         }
         "deleteProcessId" => {
             act::one(handle, id_of(arg), Command::Delete, |id| {

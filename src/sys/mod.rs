@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod fdpass;
 pub mod fds;
 pub mod files;
 pub mod heap;

@@ -4,6 +4,7 @@
 
 pub mod disk;
 pub mod home;
+pub mod http_load;
 pub mod pm2_client;
 
 pub use home::{Home, Ran, eventually};

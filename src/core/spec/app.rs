@@ -1,7 +1,9 @@
 //! The typed view of an instance's configuration: what the daemon acts on.
 
 use super::fornax::FornaxBlock;
+use super::interpreter;
 use super::paths::name_fault;
+use crate::core::cluster::Sched;
 use crate::core::cron::{PatternError, Schedule};
 use crate::core::instance::Policy;
 use crate::core::restart::RestartPolicy;
@@ -61,6 +63,9 @@ pub struct AppSpec {
     pub args: Vec<String>,
     /// PM2's `cluster_mode`.
     pub cluster: bool,
+    /// Its instances are workers of Node's cluster: in cluster mode, if Node (or Bun) runs it. Anything else runs as in fork
+    /// mode, where PM2 would give it to Node.
+    pub workers: Option<Sched>,
     /// Restart, stop and readiness policy.
     pub policy: Policy,
     /// Where its output goes, and how.
@@ -168,6 +173,11 @@ impl AppSpec {
         let interpreter = text("exec_interpreter")
             .filter(|name| *name != "none")
             .map(str::to_owned);
+        let cluster = text("exec_mode").is_some_and(|mode| mode.starts_with("cluster"));
+        let workers = interpreter
+            .as_deref()
+            .filter(|program| cluster && interpreter::clusters(program))
+            .map(|_| fornax.sched.unwrap_or_else(|| node_sched(map)));
         let date_format = match (text("log_date_format"), truth(map, "time")) {
             (Some(format), _) => Some(format.to_owned()),
             (None, Some(true)) => Some(TIME_FORMAT.to_owned()),
@@ -180,8 +190,9 @@ impl AppSpec {
             interpreter,
             interpreter_args: strings(map.get("node_args")),
             args: strings(map.get("args")),
-            cluster: text("exec_mode").is_some_and(|mode| mode.starts_with("cluster")),
-            policy: policy(map, &fornax, defaults),
+            cluster,
+            workers,
+            policy: policy(map, &fornax, defaults, workers.is_some()),
             logs: LogSettings {
                 out: path("pm_out_log_path"),
                 err: path("pm_err_log_path"),
@@ -204,7 +215,21 @@ impl AppSpec {
     }
 }
 
-fn policy(map: &Map<String, Value>, fornax: &FornaxBlock, defaults: Defaults) -> Policy {
+/// What Node's own primary would do with this environment.
+fn node_sched(map: &Map<String, Value>) -> Sched {
+    let env = map.get("env");
+    match env.and_then(|env| env.get("NODE_CLUSTER_SCHED_POLICY")) {
+        Some(Value::String(policy)) if policy == "none" => Sched::Shared,
+        _ => Sched::RoundRobin,
+    }
+}
+
+fn policy(
+    map: &Map<String, Value>,
+    fornax: &FornaxBlock,
+    defaults: Defaults,
+    worker: bool,
+) -> Policy {
     let millis = |key: &str| {
         number(map.get(key))
             .filter(|value| *value >= 0)
@@ -244,6 +269,7 @@ fn policy(map: &Map<String, Value>, fornax: &FornaxBlock, defaults: Defaults) ->
         by_message: truth(map, "shutdown_with_message").unwrap_or(defaults.by_message),
         wait_ready: truth(map, "wait_ready") == Some(true),
         listen_timeout: millis("listen_timeout").unwrap_or(defaults.listen_timeout),
+        worker,
     }
 }
 

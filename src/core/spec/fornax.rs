@@ -1,5 +1,6 @@
 //! The `fornax` key of an app: what PM2 has no words for. PM2 ignores it (docs/adr/0004).
 
+use crate::core::cluster::Sched;
 use crate::core::signal::Signal;
 use crate::core::units::{Bytes, Millis};
 use schemars::JsonSchema;
@@ -38,6 +39,11 @@ pub struct FornaxBlock {
     /// At most so many restarts in a window of time; past it the app is `errored`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_budget: Option<RestartBudget>,
+    /// How connections come to the workers of an app in cluster mode: `round-robin` (the default: the daemon accepts, and hands
+    /// each to the worker that has been free for longest) or `shared` (every worker accepts from one listening socket: faster,
+    /// and less even). Without it `NODE_CLUSTER_SCHED_POLICY` of the app's environment counts, as Node takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sched: Option<Sched>,
     /// Log rotation of this app, over the global setting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logs: Option<LogRotation>,
@@ -55,6 +61,7 @@ impl Default for FornaxBlock {
             stop: Vec::new(),
             install: Vec::new(),
             restart_budget: None,
+            sched: None,
             logs: None,
         }
     }

@@ -22,7 +22,10 @@ impl<W: World> Daemon<W> {
     }
 
     /// Starts what was asked; which instances must come to what before it is answered.
-    fn begin(&mut self, command: Command) -> Result<(Vec<PmId>, Option<Until>), CommandError> {
+    pub(super) fn begin(
+        &mut self,
+        command: Command,
+    ) -> Result<(Vec<PmId>, Option<Until>), CommandError> {
         let one = |id, until| Ok((vec![id], until));
         match command {
             Command::Prepare { conf, version } => {
@@ -48,6 +51,7 @@ impl<W: World> Daemon<W> {
                 let name = Arc::clone(&self.known(id)?.spec.name);
                 tracing::info!(target: "pm2", "Stopping app:{name} id:{id}");
                 self.step(id, Event::Stop);
+                self.end_other(id, Event::Stop);
                 one(id, Some(Until::Down))
             }
             Command::Restart { id, env } => {
@@ -58,12 +62,24 @@ impl<W: World> Daemon<W> {
                 self.reconfigure(id, env)?;
                 let deps_met = self.dependencies_met(id)?;
                 self.forgive(id);
+                self.end_other(id, Event::Stop);
                 self.step(id, Event::Restart { deps_met });
                 one(id, Some(Until::Up))
             }
+            Command::Reload { id, env } => self.reload(id, env),
             Command::Delete(id) => {
                 self.known(id)?.deleting = true;
-                self.step(id, Event::Stop);
+                // What is scaled down fails no request; what is deleted with all of its app need not wait.
+                let gracefully = self.others_serve(id);
+                self.step(
+                    id,
+                    if gracefully {
+                        Event::Retire
+                    } else {
+                        Event::Stop
+                    },
+                );
+                self.end_other(id, Event::Stop);
                 one(id, Some(Until::Deleted))
             }
             Command::Duplicate(id) => {
@@ -248,7 +264,11 @@ impl<W: World> Daemon<W> {
     }
 
     /// Merges what a restart carries, as PM2 does (spec 3.3): variables, and `current_conf` for keys.
-    fn reconfigure(&mut self, id: PmId, mut env: Map<String, Value>) -> Result<(), CommandError> {
+    pub(super) fn reconfigure(
+        &mut self,
+        id: PmId,
+        mut env: Map<String, Value>,
+    ) -> Result<(), CommandError> {
         let conf = env.remove("current_conf");
         if env.is_empty() && conf.is_none() {
             return Ok(());

@@ -93,7 +93,7 @@ impl<W: World> Daemon<W> {
                 // It may have lived and died unseen: its successor is a run of its own.
                 None => {
                     instance.machine.generation = generation.next();
-                    self.carry_out(id, Effect::Spawn(generation.next()), now);
+                    self.carry_out(id, Effect::Spawn(generation.next()), now, false);
                 }
             },
             State::Idle(_) | State::Waiting | State::Backoff { .. } | State::Failed(_) => {}
@@ -165,6 +165,7 @@ impl<W: World> Daemon<W> {
             namespace: spec.namespace.clone(),
             pid_path: spec.pid_path.clone(),
             logs: logs.into(),
+            cluster: spec.workers,
         })
     }
 

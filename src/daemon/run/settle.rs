@@ -68,11 +68,10 @@ impl<W: World> Daemon<W> {
     }
 
     fn release_if_down(&mut self, id: PmId) {
-        let down = self
-            .table
-            .instances
-            .get(&id)
-            .is_some_and(|instance| instance.machine.stop_settled());
+        let down =
+            self.table.instances.get(&id).is_some_and(|instance| {
+                instance.machine.stop_settled() && instance.reload.is_none()
+            });
         if down {
             self.world.release(id);
         }
@@ -94,6 +93,13 @@ impl<W: World> Daemon<W> {
         match (self.table.instances.get(&id), until) {
             // Deleted meanwhile, by another command.
             (None, _) | (_, None) => true,
+            // Down, deleted or reloaded is only what has one run at most.
+            (Some(instance), Some(Until::Down | Until::Deleted | Until::Reloaded))
+                if instance.reload.is_some() =>
+            {
+                false
+            }
+            (Some(instance), Some(Until::Reloaded)) => instance.machine.start_settled(),
             (Some(instance), Some(Until::Up)) => instance.machine.start_settled(),
             (Some(instance), Some(Until::Deleted)) => instance.machine.stop_settled(),
             // A start that came after the stop has won: whoever asked for the stop is told how it is then.
@@ -123,7 +129,14 @@ impl<W: World> Daemon<W> {
                     State::Failed(FailReason::CouldNotStart { reason, .. }) => Some(reason.clone()),
                     _ => None,
                 });
+        let not_reloaded = waiter.ids.iter().find_map(|id| {
+            let cause = self.table.instances.get_mut(id)?.reload_failed.take()?;
+            Some(CommandError::NotReloaded { id: *id, cause })
+        });
         let answer = match (waiter.until, failed) {
+            (Some(Until::Reloaded), _) if not_reloaded.is_some() => {
+                not_reloaded.map_or(Ok(views), Err)
+            }
             (Some(Until::Up), Some(reason)) => Err(CommandError::CouldNotStart(reason)),
             _ => Ok(views),
         };

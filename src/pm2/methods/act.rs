@@ -6,7 +6,7 @@ use crate::core::ids::PmId;
 use crate::daemon::command::{Command, CommandError};
 use crate::daemon::handle::Handle;
 use crate::pm2::node_version;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// One prepare after the other reaches the loop, so that the apps of a file get their ids in its order. An async lock, since
@@ -47,11 +47,24 @@ pub(super) async fn stop(arg: &Value, handle: &Handle) -> Outcome {
 }
 
 pub(super) async fn restart(arg: &Value, handle: &Handle, unknown: &str) -> Outcome {
+    anew(arg, handle, unknown, |id, env| Command::Restart { id, env }).await
+}
+
+pub(super) async fn reload(arg: &Value, handle: &Handle, unknown: &str) -> Outcome {
+    anew(arg, handle, unknown, |id, env| Command::Reload { id, env }).await
+}
+
+async fn anew(
+    arg: &Value,
+    handle: &Handle,
+    unknown: &str,
+    command: impl FnOnce(PmId, Map<String, Value>) -> Command,
+) -> Outcome {
     let Some(id) = arg.get("id").and_then(id_of) else {
         return Error("opts.id not passed to restartProcessId".to_owned());
     };
     let env = arg["env"].as_object().cloned().unwrap_or_default();
-    match handle.call(Command::Restart { id, env }).await {
+    match handle.call(command(id, env)).await {
         Ok(views) => Results(
             views
                 .first()
