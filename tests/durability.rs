@@ -405,7 +405,8 @@ fn end_orphans(home: &Home) {
 fn no_saved_app_is_lost_when_daemon_and_savers_are_killed_amid_traffic() {
     let kills = kills(40);
     let mut dice = Dice::new();
-    let home = Home::new();
+    // Without a keeper, which would wait ever longer between daemons, and bring the list back: this is the harder case.
+    let home = Home::with(&[("FORNAX_NO_KEEPER", "1")]);
     let script = home.app("app.sh", APP);
     home.run(&["ping"]).ok();
     let mut rpc = client(&home).unwrap();
@@ -426,6 +427,9 @@ fn no_saved_app_is_lost_when_daemon_and_savers_are_killed_amid_traffic() {
         let violence = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             while of_daemon + of_savers < kills {
                 std::thread::sleep(Duration::from_micros(dice.below(40_000)));
+                if of_savers > 0 && (of_daemon + of_savers) % 100 == 0 {
+                    println!("{of_daemon} daemons and {of_savers} savers killed");
+                }
                 if dice.below(4) != 0 {
                     of_savers += usize::from(savers.kill_one(&mut dice));
                     check_dump(&home, floor());

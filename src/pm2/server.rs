@@ -33,12 +33,9 @@ async fn listen<F>(
 ) where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
-    let (crowd, mut reserve, mut given_up) = (Crowd::new(name), Reserve::new(), false);
+    let (crowd, mut reserve) = (Crowd::new(name), Reserve::new());
     loop {
-        // Not before the one it was given up for has had it.
-        if !std::mem::replace(&mut given_up, false) {
-            reserve.refill();
-        }
+        reserve.refill();
         let accepted = tokio::select! {
             () = handle.shutdown.cancelled() => return,
             accepted = async { crowd.room().await; socket.accept().await } => accepted,
@@ -47,11 +44,9 @@ async fn listen<F>(
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(%error, listener = name, "cannot accept a connection");
-                given_up = reserve.give_up();
-                if given_up {
-                    continue;
+                if !reserve.give_up() {
+                    crowd.without_descriptors().await;
                 }
-                crowd.without_descriptors().await;
                 continue;
             }
         };

@@ -193,6 +193,10 @@ impl Writing<'_> {
         let path = &self.of.path;
         // Written first: when the disk is full nothing has been moved yet.
         let written = Written::beside(path, bytes, readers)?;
+        for link in self.of.earlier.iter().filter(|path| path.is_symlink()) {
+            // Not ours, and what it points to is nobody's earlier version.
+            fs::remove_file(link)?;
+        }
         let broken = match read_bounded(path) {
             Ok(old) => match whole(&old) {
                 Ok(()) => {
