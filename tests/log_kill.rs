@@ -44,7 +44,7 @@ fn config(dir: &Path, run: u32) -> LogConfig {
         out_file: Some(dir.join(format!("{run}-out.log"))),
         err_file: Some(dir.join(format!("{run}-err.log"))),
         combined_file: (run < 2).then(|| dir.join("all.log")),
-        format: if run % 2 == 0 {
+        format: if run.is_multiple_of(2) {
             LogFormat::Raw
         } else {
             stamped()

@@ -57,8 +57,8 @@ pub fn create(name: &CStr, sizes: Sizes) -> io::Result<Parts> {
 /// Takes over such a memfd. `InvalidData`: it is none, or of another size.
 pub fn adopt(fd: OwnedFd, sizes: Sizes) -> io::Result<Parts> {
     let file = File::from(fd);
-    let seals = fcntl(&file, FcntlArg::F_GET_SEALS)
-        .map_or(SealFlag::empty(), |bits| SealFlag::from_bits_truncate(bits));
+    let seals =
+        fcntl(&file, FcntlArg::F_GET_SEALS).map_or(SealFlag::empty(), SealFlag::from_bits_truncate);
     if !seals.contains(SealFlag::F_SEAL_SHRINK) || file.metadata()?.len() != sizes.total() {
         return Err(io::ErrorKind::InvalidData.into());
     }
