@@ -250,7 +250,7 @@ fn run(case: &Case, dir: &Path) -> (f64, Option<f64>) {
     let dir = tempfile::tempdir_in(dir).expect("a folder");
     let plane = LogPlane::start(
         LogOptions::default(),
-        Some(Journal::create().expect("a journal")),
+        case.kept.then(|| Journal::create().expect("a journal")),
     )
     .expect("the plane starts");
     let (out, out_end) = std::io::pipe().expect("a pipe");
