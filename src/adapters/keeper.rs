@@ -114,21 +114,29 @@ impl Keeper {
     }
 
     /// How a child has ended. It stays a zombie until [`Keeper::reap`], so that whoever comes after us can ask again.
-    pub async fn standing(&self, pid: u32) -> Standing {
-        let Some(inner) = &self.inner else {
-            return pidfd::peek(pid);
-        };
-        let (reply, answer) = oneshot::channel();
-        lock(&inner.asked).insert(pid, reply);
-        while let Err(error) = packets::send(inner.socket.as_fd(), &Order::Peek(pid).encode(), &[])
-        {
-            if error.kind() != io::ErrorKind::WouldBlock {
-                // The keeper has gone. A successor of ours will find out.
-                std::future::pending::<()>().await;
+    ///
+    /// The question is on its way when this returns; the answer is waited for.
+    pub fn standing(&self, pid: u32) -> impl Future<Output = Standing> + use<> {
+        let inner = self.inner.clone();
+        let asked = inner.as_ref().map(|inner| {
+            let (reply, answer) = oneshot::channel();
+            lock(&inner.asked).insert(pid, reply);
+            (inner.peek(pid), answer)
+        });
+        async move {
+            let (Some(inner), Some((mut sent, answer))) = (inner, asked) else {
+                return pidfd::peek(pid);
+            };
+            while let Err(error) = sent {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    // The keeper has gone. A successor of ours will find out.
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+                sent = inner.peek(pid);
             }
-            tokio::time::sleep(ASK_AGAIN).await;
+            answer.await.unwrap_or(Standing::Unknown)
         }
-        answer.await.unwrap_or(Standing::Unknown)
     }
 
     /// What is known of a child's end is written down: the kernel may forget it.
@@ -228,6 +236,10 @@ fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 impl Inner {
+    fn peek(&self, pid: u32) -> io::Result<()> {
+        packets::send(self.socket.as_fd(), &Order::Peek(pid).encode(), &[])
+    }
+
     fn take(&self, packet: &[u8]) {
         match Notice::decode(packet) {
             Some(Notice::Status(pid, standing)) => {

@@ -263,19 +263,22 @@ pub(super) async fn serve(
         if let Some(worker) = worker {
             ctx.cluster.leave(worker);
         }
-        // Asked first and awaited last: the log thread works while we ask how it has ended, and look at what it has left.
+        // Asked first and awaited last: the log thread and the keeper work while we look at what it has left.
         let finished = ctx.plane.finish(id, generation);
-        let mut cause = match &pidfd {
-            Some(pidfd) => ended(&ctx, &handle, pidfd).await,
-            None => ExitCause::Unknown,
+        let standing = ctx.keeper.standing(handle.pid);
+        let memory_ran_out =
+            !handle.killed.load(Ordering::Relaxed) && procfs::oom_kills() > handle.oom_kills;
+        let leftovers = handle.tree.has_leftovers();
+        let mut cause = match (standing.await, &pidfd) {
+            (Standing::Ended(cause), _) => cause,
+            (Standing::Unknown | Standing::Alive, Some(pidfd)) => {
+                exit_of_stranger(pidfd.get_ref()).await
+            }
+            (Standing::Unknown | Standing::Alive, None) => ExitCause::Unknown,
         };
-        if cause == ExitCause::Signal(Signal::KILL)
-            && !handle.killed.load(Ordering::Relaxed)
-            && procfs::oom_kills() > handle.oom_kills
-        {
+        if cause == ExitCause::Signal(Signal::KILL) && memory_ran_out {
             cause = ExitCause::OomKilled;
         }
-        let leftovers = handle.tree.has_leftovers();
         // An error means that the plane is shutting down, and the daemon with it.
         let stderr_tail = finished.await.unwrap_or_default().stderr_tail;
         let _ = tell(RunEventKind::Exited {
@@ -309,14 +312,6 @@ pub(super) async fn serve(
     handle.tree.remove_cgroup();
     ctx.runs.remove(id, generation);
     ctx.keeper.release_run(id, generation);
-}
-
-/// How a root has ended whose descriptor says that it has.
-async fn ended(ctx: &Running, handle: &RunHandle, pidfd: &AsyncFd<OwnedFd>) -> ExitCause {
-    match ctx.keeper.standing(handle.pid).await {
-        Standing::Ended(cause) => cause,
-        Standing::Unknown | Standing::Alive => exit_of_stranger(pidfd.get_ref()).await,
-    }
 }
 
 /// The runs in progress, by instance: the one place where a run's descriptors are found.
