@@ -387,7 +387,7 @@ impl Machine {
         match &self.state {
             State::Starting(_) | State::Online(_) | State::Spawning => {
                 self.memory.forgive(now);
-                self.memory.restarts += 1;
+                self.memory.restarts = self.memory.restarts.saturating_add(1);
                 self.begin_stop(policy, now, out);
                 self.wanted = true;
             }
@@ -463,7 +463,7 @@ impl Machine {
                 out.push(Effect::Arm(
                     self.generation,
                     Timer::Rung(step),
-                    Millis(now.0 + rung.wait.0),
+                    now.plus(rung.wait),
                 ));
             }
             None => {
@@ -491,7 +491,7 @@ impl Machine {
     }
 
     fn relaunch(&mut self, out: &mut Vec<Effect>) {
-        self.memory.restarts += 1;
+        self.memory.restarts = self.memory.restarts.saturating_add(1);
         self.launch(out);
         self.automatic = true;
     }
@@ -499,7 +499,7 @@ impl Machine {
     fn back_off(&mut self, delay: Millis, now: Millis, out: &mut Vec<Effect>) {
         // A generation of its own, so that a timer of the past run can't end it.
         self.generation = self.generation.next();
-        let until = Millis(now.0 + delay.0);
+        let until = now.plus(delay);
         self.state = State::Backoff { until };
         out.push(Effect::Announce(Announcement::WillRestart(delay)));
         out.push(Effect::Arm(self.generation, Timer::Backoff, until));
@@ -523,7 +523,7 @@ impl Machine {
                 out.push(Effect::Arm(
                     self.generation,
                     Timer::Ready,
-                    Millis(now.0 + policy.listen_timeout.0),
+                    now.plus(policy.listen_timeout),
                 ));
             }
             State::Spawning => {
