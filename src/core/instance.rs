@@ -307,13 +307,13 @@ impl Machine {
     pub fn timers(&self, policy: &Policy, now: Millis) -> Vec<(Timer, Millis)> {
         match &self.state {
             State::Starting(run) => {
-                vec![(Timer::Ready, Millis(run.since.0 + policy.listen_timeout.0))]
+                vec![(Timer::Ready, run.since.plus(policy.listen_timeout))]
             }
             State::Backoff { until } => vec![(Timer::Backoff, *until)],
             State::Stopping(stopping) if stopping.run.is_some() => {
                 let rung = stop::rung(&policy.ladder, stopping.step);
                 let wait = rung.map_or(Millis(0), |rung| rung.wait);
-                vec![(Timer::Rung(stopping.step), Millis(now.0 + wait.0))]
+                vec![(Timer::Rung(stopping.step), now.plus(wait))]
             }
             State::Idle(_)
             | State::Waiting
