@@ -6,6 +6,9 @@ use fornax::core::spec::context::{Host, Origin, StartContext, User};
 use fornax::core::spec::{instances, normalise};
 use serde_json::{Map, Value, json};
 
+/// How deep an app's values may nest: what recurses over them must not run out of stack.
+const DEEPEST: usize = 128;
+
 /// Checks all of it; the apps, if it could be read.
 pub fn check(text: &str, format: Format) -> Option<Vec<LocatedApp>> {
     let ecosystem = match config::parse_data("e", text, format) {
@@ -21,6 +24,10 @@ pub fn check(text: &str, format: Format) -> Option<Vec<LocatedApp>> {
     let mut context = context();
     context.deploy_env = ecosystem.deploy_env("production");
     for app in &ecosystem.apps {
+        assert!(
+            app.raw.values().all(|value| depth(value) <= DEEPEST),
+            "it nests too deep"
+        );
         match normalise::app(&app.raw, &context, &Machine) {
             Ok(conf) => taken(&conf.0),
             Err(issues) => {
@@ -32,6 +39,14 @@ pub fn check(text: &str, format: Format) -> Option<Vec<LocatedApp>> {
         }
     }
     Some(ecosystem.apps)
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// A daemon takes what a check has let pass, and again after it has been written down.
