@@ -81,6 +81,15 @@ fn every_target_has_a_program_a_corpus_and_a_replay() {
     }
 }
 
+/// So many cases. What fails becomes a file of the corpus, so nothing else is kept of it.
+fn cases(count: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: count,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 /// One change to a file.
 #[derive(Debug, Clone)]
 enum Edit {
@@ -183,7 +192,7 @@ macro_rules! edits {
             $(
                 #[test]
                 fn $target() {
-                    proptest!(ProptestConfig::with_cases($cases), |(data in near_the_corpus_of(stringify!($target)))| {
+                    proptest!(cases($cases), |(data in near_the_corpus_of(stringify!($target)))| {
                         checks::$target::check(&data);
                     });
                 }
@@ -236,7 +245,7 @@ fn app() -> impl Strategy<Value = Map<String, Value>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(80))]
+    #![proptest_config(cases(80))]
 
     #[test]
     fn an_app_of_any_keys_is_read_as_json_and_as_yaml(mut app in app(), script: bool) {

@@ -92,7 +92,7 @@ fn dressed(lines: &[u8]) {
         .collect();
     assert_eq!(bare, lines);
     let mut json = Vec::new();
-    let name = String::from_utf8_lossy(lines);
+    let name = String::from_utf8_lossy(&lines[..lines.len().min(20)]);
     assert_eq!(
         json_lines(lines, &json_tail("2026", Stream::Err, 7, &name), &mut json),
         count

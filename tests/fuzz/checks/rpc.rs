@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 /// Calls of one input; more say nothing new.
 const CALLS: usize = 8;
 /// How long the daemon is listened to once it is silent, on the virtual clock.
-const SILENCE: Duration = Duration::from_secs(4);
+const SILENCE: Duration = Duration::from_millis(200);
 
 pub fn check(data: &[u8]) {
     let calls: Vec<&[u8]> = data
@@ -51,20 +51,18 @@ async fn asked(calls: &[&[u8]]) {
     let (events, _) = socket();
     let tasks = TaskTracker::new();
     let serving = tokio::spawn(server::serve(rpc, events, rig.handle.clone(), tasks));
-    for (number, call) in calls.iter().enumerate() {
-        let body = [b"j:", *call].concat();
+    let list = br#"{"type":"call","method":"getMonitorData","args":[{}]}"#;
+    let mut answered = BTreeSet::new();
+    for (number, call) in calls.iter().copied().chain([&list[..]]).enumerate() {
+        let body = [b"j:", call].concat();
         let id = amp::text(&format!("1:{number}"));
         client.write_all(&amp::encode(&[&body, &id])).await.unwrap();
+        // A call whose answer takes longer than this is overtaken by the next one.
+        answers(&mut client, &mut answered).await;
     }
-    let mut answered = BTreeSet::new();
-    answers(&mut client, &mut answered).await;
-    assert!(answered.iter().all(|id| *id < calls.len()), "{answered:?}");
-    assert!(!serving.is_finished(), "no call ends the server");
-    let list = amp::json(r#"{"type":"call","method":"getMonitorData","args":[{}]}"#);
-    let id = amp::text(&format!("1:{}", calls.len()));
-    client.write_all(&amp::encode(&[&list, &id])).await.unwrap();
-    answers(&mut client, &mut answered).await;
+    assert!(answered.iter().all(|id| *id <= calls.len()), "{answered:?}");
     assert!(answered.contains(&calls.len()), "the list is always told");
+    assert!(!serving.is_finished(), "no call ends the server");
     rig.check().await;
 }
 
