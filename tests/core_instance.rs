@@ -482,6 +482,8 @@ fn a_wait_without_end_is_not_over_at_once() {
             signal: Signal::INT,
             wait: Millis(u64::MAX),
         }],
+        treekill: true,
+        by_message: false,
         wait_ready: true,
         listen_timeout: Millis(u64::MAX),
     };

@@ -3,9 +3,9 @@
 use super::app::Caller;
 use super::gate::Gate;
 use crate::daemon::crowd::{Place, Work};
-use axum::{BoxError, Router};
 use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
+use axum::{BoxError, Router};
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;

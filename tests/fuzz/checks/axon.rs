@@ -49,7 +49,7 @@ fn frames<'a>(
         buffer.extend_from_slice(piece);
         loop {
             let before = buffer.len();
-            match amp::decode(&mut buffer) {
+            match amp::decode(&mut buffer, amp::CALL_LIMIT) {
                 Ok(Some(message)) => messages.push(message),
                 Ok(None) => {
                     assert_eq!(buffer.len(), before, "half a message is left as it is");
@@ -66,7 +66,9 @@ fn encoded_again(message: &[Bytes]) {
     let args: Vec<&[u8]> = message.iter().map(|arg| &arg[..]).collect();
     let mut again = BytesMut::from(&amp::encode(&args)[..]);
     assert_eq!(
-        amp::decode(&mut again).as_ref().map(Option::as_deref),
+        amp::decode(&mut again, amp::CALL_LIMIT)
+            .as_ref()
+            .map(Option::as_deref),
         Ok(Some(message))
     );
     assert!(again.is_empty());

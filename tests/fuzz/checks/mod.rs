@@ -9,6 +9,7 @@ mod ecosystem;
 pub mod ecosystem_json;
 pub mod ecosystem_yaml;
 pub mod http;
+pub mod keeper;
 pub mod log_lines;
 mod machine;
 mod rig;
@@ -20,12 +21,13 @@ pub mod words;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is its corpus's folder too.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 10] = [
     ("axon", axon::check),
     ("channel", channel::check),
     ("ecosystem_json", ecosystem_json::check),
     ("ecosystem_yaml", ecosystem_yaml::check),
     ("http", http::check),
+    ("keeper", keeper::check),
     ("log_lines", log_lines::check),
     ("rpc", rpc::check),
     ("state", state::check),

@@ -4,9 +4,11 @@ use fornax::adapters::event::{RunEvent, RunEventKind};
 use fornax::adapters::logs::{LogOptions, LogPlane};
 use fornax::adapters::probes::ProbePlan;
 use fornax::adapters::runner::RunPlan;
+use fornax::adapters::tree::RunFacts;
 use fornax::core::exit::ExitCause;
 use fornax::core::ids::{Generation, PmId};
 use fornax::core::signal::Signal;
+use fornax::core::watch::WatchSpec;
 use fornax::daemon::bus::{Bus, BusEvent};
 use fornax::daemon::command::Command;
 use fornax::daemon::handle::{DaemonInfo, Handle, HttpState};
@@ -23,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::{self, error::TryRecvError};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// An app whose name begins so ends with code 1, a little after each start.
@@ -30,6 +33,9 @@ const CRASHES: &str = "bad";
 
 /// Where nothing is, so that neither logs nor settings are read from disk.
 const HOME: &str = "/nonexistent/fornax-fuzz";
+
+/// 2026-01-01T00:00:00Z, when this world begins.
+const NEW_YEAR_MS: u64 = 1_767_225_600_000;
 
 /// A log thread for all runs: no run writes a line.
 fn plane() -> LogPlane {
@@ -55,6 +61,7 @@ impl Rig {
         let world = Unreal {
             alive: Arc::default(),
             events: events.clone(),
+            began: Instant::now(),
         };
         let inputs = Inputs {
             commands: command_inputs,
@@ -63,7 +70,8 @@ impl Rig {
         let daemon = Daemon::new(world, bus.clone(), published, settings_seen);
         let info = DaemonInfo {
             pid: 4_000_000,
-            started_at_ms: 1_760_000_000_000,
+            started_at_ms: NEW_YEAR_MS,
+            life: NEW_YEAR_MS,
             home: PathBuf::from(HOME),
             user: "fuzz".to_owned(),
         };
@@ -81,6 +89,7 @@ impl Rig {
             settings,
             http: watch::channel(HttpState::Off).1,
             http_requests: mpsc::channel(1).0,
+            succession: Arc::default(),
             info: Arc::new(info),
             shutdown: CancellationToken::new(),
         };
@@ -136,6 +145,15 @@ impl Rig {
         }
     }
 
+    /// A file changes that each app may watch.
+    pub async fn change_a_file(&self) {
+        for view in &self.handle.snapshot().instances {
+            let (id, path, at) = (view.id, "src/x.js".to_owned(), Instant::now());
+            // One that is not watched says so.
+            drop(self.handle.call(Command::Changed { id, path, at }).await);
+        }
+    }
+
     /// All that has been asked and told is done; apps that crash have done so a few times.
     pub async fn until_quiet(&self) {
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -176,6 +194,7 @@ fn told(view: &InstanceView) {
 struct Unreal {
     alive: Arc<Mutex<BTreeSet<(PmId, Generation)>>>,
     events: mpsc::Sender<RunEvent>,
+    began: Instant,
 }
 
 impl Unreal {
@@ -224,7 +243,14 @@ impl World for Unreal {
         tokio::spawn(async move {
             let pid = 4_000_000 + id.0;
             world
-                .tell(id, generation, RunEventKind::Spawned { pid })
+                .tell(
+                    id,
+                    generation,
+                    RunEventKind::Spawned {
+                        pid,
+                        facts: RunFacts::default(),
+                    },
+                )
                 .await;
         });
     }
@@ -237,6 +263,16 @@ impl World for Unreal {
 
     fn signal_root(&mut self, id: PmId, generation: Generation, signal: Signal) {
         self.signal(id, generation, signal);
+    }
+
+    fn ask_to_stop(&mut self, id: PmId, generation: Generation, otherwise: Signal) {
+        self.signal(id, generation, otherwise);
+    }
+
+    fn watch(&mut self, _: PmId, _: Option<Arc<WatchSpec>>) {}
+
+    fn wall_ms(&self) -> u64 {
+        NEW_YEAR_MS.saturating_add(self.began.elapsed().as_millis() as u64)
     }
 
     fn probe(&mut self, _: ProbePlan) {}

@@ -59,6 +59,7 @@ async fn asked(calls: &[&[u8]]) {
         client.write_all(&amp::encode(&[&body, &id])).await.unwrap();
         // A call whose answer takes longer than this is overtaken by the next one.
         answers(&mut client, &mut answered).await;
+        rig.change_a_file().await;
     }
     assert!(answered.iter().all(|id| *id <= calls.len()), "{answered:?}");
     assert!(answered.contains(&calls.len()), "the list is always told");
@@ -85,7 +86,7 @@ async fn answers(client: &mut UnixStream, answered: &mut BTreeSet<usize>) {
     let mut buffer = BytesMut::new();
     while let Ok(read) = tokio::time::timeout(SILENCE, client.read_buf(&mut buffer)).await {
         assert_ne!(read.unwrap(), 0, "the daemon has hung up");
-        while let Some(message) = amp::decode(&mut buffer).unwrap() {
+        while let Some(message) = amp::decode(&mut buffer, amp::ANSWER_LIMIT).unwrap() {
             let [body, id] = &message[..] else {
                 panic!("an answer of {} parts", message.len());
             };

@@ -1,25 +1,37 @@
-//! The text of a table handed over. What can be read can go on: no id or generation comes twice, every event can be taken.
+//! What one daemon hands to the next: entries, one a line, or the one object of schema 1. What can be read can go on: no id and
+//! no generation comes twice, every event can be taken.
 
 use fornax::core::exit::ExitCause;
-use fornax::core::instance::{Effect, Event};
+use fornax::core::ids::Generation;
+use fornax::core::instance::{Effect, Event, Machine, Policy};
 use fornax::core::spec::app::Defaults;
 use fornax::core::units::Millis;
-use fornax::daemon::state::SCHEMA;
+use fornax::daemon::state::{Entry, SCHEMA, TableState};
 use fornax::daemon::table::Table;
 use fornax::daemon::wire;
 use serde_json::Value;
 
-const WALL_MS: u64 = 1_760_000_000_000;
+const WALL_MS: u64 = 1_767_225_600_000;
 
 pub fn check(data: &[u8]) {
-    let (mut table, mono) = match Table::from_state(data, Defaults::default(), WALL_MS) {
-        Ok(read) => read,
-        Err(error) => {
-            assert!(!error.to_string().is_empty());
-            return;
+    let lines = data
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
+    for read in [TableState::from_entries(lines), TableState::from_text(data)] {
+        let restored = read.and_then(|state| {
+            assert!(state.schema <= SCHEMA);
+            let mono = state.mono;
+            Ok((Table::restore(state, Defaults::default(), WALL_MS)?, mono))
+        });
+        match restored {
+            Ok((table, mono)) => taken_over(table, mono),
+            Err(error) => assert!(!error.to_string().is_empty()),
         }
-    };
-    written_again(&table, mono);
+    }
+}
+
+fn taken_over(mut table: Table, mono: Millis) {
+    written_again(&table);
     let ids: Vec<_> = table.instances.keys().copied().collect();
     for id in &ids {
         let view = table.view(*id).unwrap();
@@ -39,21 +51,26 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn written_again(table: &Table, mono: Millis) {
-    let state = table.to_state(mono);
-    assert_eq!(state.schema, SCHEMA);
-    let text = serde_json::to_vec(&state).unwrap();
-    let (again, mono) = Table::from_state(&text, Defaults::default(), WALL_MS).unwrap();
-    assert_eq!(again.to_state(mono), state);
+/// What goes on is written by the same daemon later.
+fn written_again(table: &Table) {
+    let entries = |table: &Table| {
+        let mut entries = vec![table.head(7, "mark", 8)];
+        for (id, instance) in &table.instances {
+            entries.push(Entry::Conf(*id, instance.conf.to_map()));
+            entries.push(table.entry(*id));
+        }
+        entries.iter().map(Entry::to_bytes).collect::<Vec<_>>()
+    };
+    let first = entries(table);
+    let state = TableState::from_entries(first.iter().map(Vec::as_slice)).unwrap();
+    let again = Table::restore(state, Defaults::default(), WALL_MS).unwrap();
+    assert_eq!(entries(&again), first);
 }
 
-/// A crash, its restart, and a stop.
-fn goes_on(
-    mut machine: fornax::core::instance::Machine,
-    policy: &fornax::core::instance::Policy,
-    now: Millis,
-) {
-    let mut step = |event: fn(fornax::core::ids::Generation) -> Event| {
+/// Its timers, a crash, its restart, and a stop.
+fn goes_on(mut machine: Machine, policy: &Policy, now: Millis) {
+    machine.timers(policy, now);
+    let mut step = |event: fn(Generation) -> Event| {
         let event = event(machine.generation);
         for effect in machine.step(policy, event, now).unwrap() {
             if let Effect::Arm(_, _, at) = effect {

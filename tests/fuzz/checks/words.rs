@@ -1,6 +1,8 @@
-//! The small languages in keys, options and parameters: durations, sizes, signals, dates, targets, command lines, settings.
+//! The small languages in keys, options and parameters: durations, sizes, signals, dates, targets, command lines, settings, cron patterns, watched
+//! paths.
 
 use fornax::config::Format;
+use fornax::core::cron::Schedule;
 use fornax::core::dateformat::{BrokenTime, DateFormat, MAX_PATTERN};
 use fornax::core::ids::PmId;
 use fornax::core::select::{Candidate, Target};
@@ -8,8 +10,13 @@ use fornax::core::signal::Signal;
 use fornax::core::spec::args;
 use fornax::core::spec::issue::{key_path, pointer_step};
 use fornax::core::units::{Bytes, Millis};
+use fornax::core::watch::{Filter, WatchSpec};
 use fornax::daemon::settings::Settings;
-use serde_json::Value;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+/// 2026-01-01T00:00:00Z.
+const NOW_MS: u64 = 1_767_225_600_000;
 
 pub fn check(data: &[u8]) {
     let text = &*String::from_utf8_lossy(data);
@@ -26,6 +33,37 @@ pub fn check(data: &[u8]) {
     let settings = Settings::load(Some(text), |_| Some(text.to_owned()));
     assert!(settings.rotation.max_size > Bytes(0));
     Format::of(text);
+    cron(text);
+    watch(text);
+}
+
+fn cron(text: &str) {
+    match Schedule::parse(text) {
+        Ok(schedule) => {
+            assert_eq!(schedule.text(), text);
+            let next = schedule.next(NOW_MS, &TimeZone::UTC);
+            assert!(next.is_none_or(|at| at > NOW_MS), "{text:?}: {next:?}");
+        }
+        Err(error) => assert!(error.to_string().contains(text), "{error}"),
+    }
+}
+
+/// The text as what is watched, and as what is left out.
+fn watch(text: &str) {
+    let conf = json!({"watch": [text], "ignore_watch": [text, "x"]});
+    let spec = WatchSpec::from_map(conf.as_object().unwrap(), "/srv").unwrap();
+    let (filter, issues) = Filter::new(&spec);
+    assert!(issues.len() <= 2);
+    assert!(filter.bases().all(|base| base.starts_with('/')));
+    for path in ["/srv/src/a.js", "/srv", text] {
+        let lies_in = |base: &str| path.starts_with(base.trim_end_matches('/'));
+        assert!(
+            !filter.counts(path) || filter.bases().any(lies_in),
+            "{path:?} counts"
+        );
+        filter.leads(path);
+        filter.walks(path);
+    }
 }
 
 fn units(text: &str) {
