@@ -472,3 +472,52 @@ fn a_handover_keeps_every_state_word_for_word() {
         world.apply(&op);
     }
 }
+
+#[test]
+fn a_wait_without_end_is_not_over_at_once() {
+    let policy = Policy {
+        worker: false,
+        restart: RestartPolicy {
+            exp_backoff: Some(Millis(u64::MAX)),
+            max_restarts: 1_000,
+            ..RestartPolicy::default()
+        },
+        ladder: vec![StopStep {
+            signal: Signal::INT,
+            wait: Millis(u64::MAX),
+        }],
+        treekill: true,
+        by_message: false,
+        wait_ready: true,
+        listen_timeout: Millis(u64::MAX),
+    };
+    let now = Millis(5_000);
+    let mut machine = Machine::new(IdleReason::NotStarted, Generation::default(), now);
+    let arms = |effects: Option<Vec<Effect>>| {
+        let at = |effect: &Effect| match effect {
+            Effect::Arm(_, _, at) => Some(*at),
+            _ => None,
+        };
+        effects.unwrap().iter().filter_map(at).collect::<Vec<_>>()
+    };
+    let run = |machine: &mut Machine, event: fn(Generation) -> Event| {
+        let event = event(machine.generation);
+        arms(machine.step(&policy, event, now))
+    };
+    let never = [Millis(u64::MAX)];
+    run(&mut machine, |_| Event::Start { deps_met: true });
+    let spawned = |generation| Event::Spawned {
+        generation,
+        pid: 4_711,
+    };
+    assert_eq!(run(&mut machine, spawned), never);
+    let crashed = |generation| Event::Exited {
+        generation,
+        cause: ExitCause::Code(1),
+        leftovers: false,
+    };
+    assert_eq!(run(&mut machine, crashed), never);
+    run(&mut machine, |_| Event::Start { deps_met: true });
+    run(&mut machine, spawned);
+    assert_eq!(run(&mut machine, |_| Event::Stop), never);
+}

@@ -142,13 +142,7 @@ pub fn load(path: &Path) -> Result<Ecosystem, ConfigError> {
     match Format::of(&file_name) {
         Format::JavaScript => {
             let value = js::evaluate(&name, path, MAX_BYTES)?;
-            ecosystem(
-                value,
-                Source {
-                    file: name,
-                    positions: Positions::default(),
-                },
-            )
+            placed(&name, value, Positions::default())
         }
         format => parse(&name, &String::from_utf8_lossy(&text), format),
     }
@@ -157,20 +151,32 @@ pub fn load(path: &Path) -> Result<Ecosystem, ConfigError> {
 /// Reads an ecosystem from text, such as stdin's. What is no lenient JSON is tried as a JavaScript expression, where there
 /// is a node to evaluate it; if it is none either, the error is the JSON parser's.
 pub fn parse(name: &str, text: &str, format: Format) -> Result<Ecosystem, ConfigError> {
-    let (value, positions) = match format {
-        Format::Yaml => yaml::parse(name, text)?,
-        Format::Json | Format::JavaScript => json::parse(name, text).or_else(|error| {
-            let value = js::evaluate_expression(name, text, MAX_BYTES).map_err(|_| error)?;
-            Ok((value, Positions::of_json(text).unwrap_or_default()))
-        })?,
-    };
-    ecosystem(
-        value,
-        Source {
-            file: name.to_string(),
-            positions,
-        },
-    )
+    let (value, positions) = data(name, text, format).or_else(|error| {
+        if format == Format::Yaml {
+            return Err(error);
+        }
+        let value = js::evaluate_expression(name, text, MAX_BYTES).map_err(|_| error)?;
+        Ok((value, Positions::of_json(text).unwrap_or_default()))
+    })?;
+    placed(name, value, positions)
+}
+
+/// [`parse`] for a text that must be data: nothing is evaluated.
+pub fn parse_data(name: &str, text: &str, format: Format) -> Result<Ecosystem, ConfigError> {
+    let (value, positions) = data(name, text, format)?;
+    placed(name, value, positions)
+}
+
+fn data(name: &str, text: &str, format: Format) -> Result<(Value, Positions), ConfigError> {
+    match format {
+        Format::Yaml => yaml::parse(name, text),
+        Format::Json | Format::JavaScript => json::parse(name, text),
+    }
+}
+
+fn placed(name: &str, value: Value, positions: Positions) -> Result<Ecosystem, ConfigError> {
+    let file = name.to_string();
+    ecosystem(value, Source { file, positions })
 }
 
 /// Finds the apps: a list, one app, or either under `apps` or `pm2`.

@@ -17,4 +17,4 @@ pub use dependencies::dependency_problems;
 pub use discover::{discover, is_config_file};
 pub use error::{ConfigError, Problem};
 pub use host::{SystemHost, host_for};
-pub use load::{Ecosystem, Format, LocatedApp, MAX_BYTES, Source, load, parse};
+pub use load::{Ecosystem, Format, LocatedApp, MAX_BYTES, Source, load, parse, parse_data};

@@ -27,6 +27,9 @@ struct Entry {
 /// How deep lists and objects may nest in a config file.
 pub const MAX_DEPTH: usize = 128;
 
+/// What ends a `//` comment (JSON5 1.0, 6 and 8). Were it read further than the parser does, what nests behind it would go unseen.
+const LINE_ENDS: [char; 4] = ['\n', '\r', '\u{2028}', '\u{2029}'];
+
 /// The text nests deeper than [`MAX_DEPTH`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooDeep(pub Place);
@@ -131,7 +134,7 @@ impl Scan<'_> {
                     self.next();
                     match self.next() {
                         Some('/') => {
-                            while self.peek().is_some_and(|c| c != '\n') {
+                            while self.peek().is_some_and(|c| !LINE_ENDS.contains(&c)) {
                                 self.next();
                             }
                         }
@@ -283,6 +286,15 @@ mod tests {
     fn a_text_that_nests_too_deep_is_refused() {
         assert!(Positions::of_json(&"[".repeat(MAX_DEPTH + 2)).is_err());
         assert!(Positions::of_json(&format!("[\u{1}:{}", "[".repeat(MAX_DEPTH + 2))).is_err());
+    }
+
+    #[test]
+    fn what_nests_behind_a_comment_is_seen_whatever_ends_the_line() {
+        for end in LINE_ENDS {
+            let text = format!("//{end}{}\n1", "[".repeat(MAX_DEPTH + 2));
+            assert!(Positions::of_json(&text).is_err(), "{end:?}");
+        }
+        assert!(Positions::of_json("// [[\u{85}[[ \n1").is_ok());
     }
 
     proptest! {

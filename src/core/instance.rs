@@ -326,7 +326,7 @@ impl Machine {
     pub fn timers(&self, policy: &Policy, now: Millis) -> Vec<(Timer, Millis)> {
         match &self.state {
             State::Starting(run) => {
-                vec![(Timer::Ready, Millis(run.since.0 + policy.listen_timeout.0))]
+                vec![(Timer::Ready, run.since.plus(policy.listen_timeout))]
             }
             State::Backoff { until } => vec![(Timer::Backoff, *until)],
             State::Stopping(stopping) if stopping.run.is_some() => {
@@ -337,7 +337,7 @@ impl Machine {
                 } else {
                     Timer::Rung(stopping.step)
                 };
-                vec![(timer, Millis(now.0 + wait.0))]
+                vec![(timer, now.plus(wait))]
             }
             State::Idle(_)
             | State::Waiting
@@ -414,7 +414,7 @@ impl Machine {
         match &self.state {
             State::Starting(_) | State::Online(_) | State::Spawning => {
                 self.memory.forgive(now);
-                self.memory.restarts += 1;
+                self.memory.restarts = self.memory.restarts.saturating_add(1);
                 self.begin_stop(policy, now, out);
                 self.wanted = true;
             }
@@ -522,7 +522,7 @@ impl Machine {
                 out.push(Effect::Arm(
                     self.generation,
                     Timer::Rung(step),
-                    Millis(now.0 + rung.wait.0),
+                    now.plus(rung.wait),
                 ));
             }
             None => {
@@ -550,7 +550,7 @@ impl Machine {
     }
 
     fn relaunch(&mut self, out: &mut Vec<Effect>) {
-        self.memory.restarts += 1;
+        self.memory.restarts = self.memory.restarts.saturating_add(1);
         self.launch(out);
         self.automatic = true;
     }
@@ -558,7 +558,7 @@ impl Machine {
     fn back_off(&mut self, delay: Millis, now: Millis, out: &mut Vec<Effect>) {
         // A generation of its own, so that a timer of the past run can't end it.
         self.generation = self.generation.next();
-        let until = Millis(now.0 + delay.0);
+        let until = now.plus(delay);
         self.state = State::Backoff { until };
         out.push(Effect::Announce(Announcement::WillRestart(delay)));
         out.push(Effect::Arm(self.generation, Timer::Backoff, until));
@@ -582,7 +582,7 @@ impl Machine {
                 out.push(Effect::Arm(
                     self.generation,
                     Timer::Ready,
-                    Millis(now.0 + policy.listen_timeout.0),
+                    now.plus(policy.listen_timeout),
                 ));
             }
             State::Spawning => {

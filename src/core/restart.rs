@@ -133,7 +133,7 @@ pub fn decide(
         .counting_since
         .is_some_and(|since| now.0.saturating_sub(since.0) < window.0);
     if counted && uptime < policy.min_uptime {
-        memory.unstable += 1;
+        memory.unstable = memory.unstable.saturating_add(1);
     }
     if memory.unstable >= policy.max_restarts {
         let unstable = std::mem::take(&mut memory.unstable);
@@ -156,7 +156,8 @@ pub fn decide(
             Some(first)
         }
         (Some(_), _) => {
-            memory.last_backoff = Millis(BACKOFF_CEILING.min(memory.last_backoff.0 * 3 / 2));
+            memory.last_backoff =
+                Millis(BACKOFF_CEILING.min(memory.last_backoff.0.saturating_mul(3) / 2));
             Some(memory.last_backoff)
         }
         (None, delay) => delay,

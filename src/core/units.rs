@@ -28,6 +28,11 @@ impl Millis {
         Self(secs * 1000)
     }
 
+    /// This long after it; at most the last moment there is.
+    pub const fn plus(self, wait: Self) -> Self {
+        Self(self.0.saturating_add(wait.0))
+    }
+
     /// As a standard duration.
     pub const fn duration(self) -> Duration {
         Duration::from_millis(self.0)

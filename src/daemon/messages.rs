@@ -67,7 +67,11 @@ fn keep(instance: &mut Instance, kind: &str, data: Value) {
         }
         ("axm:monitor", Value::Object(metrics)) => merge(&mut axm.monitor, metrics),
         ("axm:option:configuration", Value::Object(options)) => merge(&mut axm.options, options),
-        (_, data) => merge(&mut axm.options, Map::from_iter([("pid".to_owned(), data)])),
+        ("axm:option:setPID", data) => {
+            merge(&mut axm.options, Map::from_iter([("pid".to_owned(), data)]));
+        }
+        // Metrics and options come by name; anything else is of no use.
+        _ => {}
     }
 }
 

@@ -155,6 +155,9 @@ pub enum StateError {
         /// Its schema.
         found: u32,
     },
+    /// Its counters are of no daemon.
+    #[error("the saved table counts further than any life of a daemon")]
+    Counters,
     /// An app in it can't be run.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -188,8 +191,7 @@ impl Table {
         wall_ms: u64,
     ) -> Result<Self, StateError> {
         let mut table = Table::default();
-        table.next_id = state.next_id;
-        table.next_generation = state.next_generation;
+        (table.next_id, table.next_generation) = counters(&state)?;
         let now = Now {
             mono: state.mono,
             wall_ms,
@@ -299,6 +301,25 @@ impl TableState {
     }
 }
 
+/// The most ids, and ranges of generations, that a daemon's life comes to.
+const MOST: u64 = 1 << 31;
+
+/// Where ids and generations go on. Past those of every instance, even where the head was written before one of them: else they
+/// would be given out twice.
+fn counters(state: &TableState) -> Result<(u32, u64), StateError> {
+    let (mut ids, mut generations, mut runs) = (u64::from(state.next_id), state.next_generation, 0);
+    for InstanceState { id, machine, .. } in &state.instances {
+        ids = ids.max(u64::from(id.0) + 1);
+        generations = generations.max(machine.generation.0 >> 32);
+        runs = runs.max(machine.generation.number());
+    }
+    if ids.max(generations).max(runs.into()) > MOST {
+        return Err(StateError::Counters);
+    }
+    let ids = u32::try_from(ids).map_err(|_| StateError::Counters)?;
+    Ok((ids, generations))
+}
+
 fn instance_state(instance: &Instance) -> InstanceState {
     InstanceState {
         id: instance.id,
@@ -399,6 +420,28 @@ mod tests {
             (&*web.spec.name, web.machine.run().map(|run| run.pid)),
             ("web", Some(4711))
         );
+    }
+
+    #[test]
+    fn no_id_and_no_generation_is_given_out_twice() {
+        let state = |change: fn(&mut TableState)| {
+            let mut state = TableState::from_text(FIXTURE_1.as_bytes()).unwrap();
+            change(&mut state);
+            Table::restore(state, Defaults::default(), 0)
+        };
+        let mut behind = state(|state| (state.next_id, state.next_generation) = (0, 0)).unwrap();
+        let generation = behind.instances[&PmId(0)].machine.generation;
+        assert_eq!(behind.take_id(), PmId(1));
+        assert!(behind.take_generations() > generation);
+        let beyond: [fn(&mut TableState); 4] = [
+            |state| state.next_id = u32::MAX,
+            |state| state.next_generation = u64::MAX,
+            |state| state.instances[0].id = PmId(u32::MAX),
+            |state| state.instances[0].machine.generation = Generation(u64::MAX),
+        ];
+        for change in beyond {
+            assert!(matches!(state(change), Err(StateError::Counters)));
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use super::app::Caller;
 use super::gate::Gate;
 use crate::daemon::crowd::{Place, Work};
-use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
+use axum::{BoxError, Router};
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -92,13 +92,17 @@ pub(super) async fn serve(
 }
 
 /// Bodies of requests are never read: the connection ends after the answer to one that has more than a little.
-async fn respond(
-    request: hyper::Request<Incoming>,
+pub(super) async fn respond<B>(
+    request: hyper::Request<B>,
     routes: &TowerToHyperService<Router>,
     gate: &Gate,
     local: IpAddr,
     closing: CancellationToken,
-) -> Response {
+) -> Response
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let (parts, body) = request.into_parts();
     match gate.admit(&parts, local) {
         Ok(access) => {

@@ -8,6 +8,8 @@ mod answer;
 mod app;
 mod bind;
 mod connection;
+#[doc(hidden)]
+pub mod direct;
 mod event_id;
 mod follow;
 mod gate;

@@ -155,11 +155,11 @@ impl Client {
             let (id, results) = self.receive_any::<Vec<Value>>("call")?;
             let at = id
                 .and_then(|id| usize::try_from(id.checked_sub(first)?).ok())
-                .filter(|at| *at < calls.len());
+                .filter(|at| answers.get(*at).is_some_and(Option::is_none));
             let Some(at) = at else {
                 return Err(ClientError::Answer {
                     method: "call".to_owned(),
-                    reason: "it answers a call that was not made".to_owned(),
+                    reason: "it answers a call that was not made, or one twice".to_owned(),
                 });
             };
             answers[at] = Some(results.map(|mut results| {

@@ -238,10 +238,9 @@ fn policy(
     let stop_exit_codes = match map.get("stop_exit_codes") {
         Some(Value::Array(codes)) => codes
             .iter()
-            .filter_map(|code| number(Some(code)))
-            .map(|code| code as i32)
+            .filter_map(|code| exit_code(Some(code)))
             .collect(),
-        other => number(other).map(|code| code as i32).into_iter().collect(),
+        other => exit_code(other).into_iter().collect(),
     };
     let ladder = if fornax.stop.is_empty() {
         stop::pm2_ladder(
@@ -312,6 +311,11 @@ fn number(value: Option<&Value>) -> Option<i64> {
     }
 }
 
+/// What no process can end with is no code.
+fn exit_code(value: Option<&Value>) -> Option<i32> {
+    number(value).and_then(|code| i32::try_from(code).ok())
+}
+
 fn identity(value: Option<&Value>) -> Option<String> {
     match value? {
         Value::Number(number) => Some(number.to_string()),
@@ -354,6 +358,12 @@ mod tests {
             (&*spec.namespace, spec.autostart, spec.policy.listen_timeout),
             ("default", true, Millis(3_000))
         );
+    }
+
+    #[test]
+    fn a_code_that_no_process_ends_with_is_not_taken_for_another() {
+        let spec = spec(json!({"stop_exit_codes": [4_294_967_296_u64, "4294967297", 2]})).unwrap();
+        assert_eq!(spec.policy.restart.stop_exit_codes, [2]);
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn set_increment(map: &mut Map<String, Value>, last: Option<i64>) -> Option<i64>
             Value::String(text) => text.trim().parse().ok(),
             _ => None,
         });
-    let value = last.map_or(own.unwrap_or(0), |last| last + 1);
+    let value = last.map_or(own.unwrap_or(0), |last| last.saturating_add(1));
     map.insert(variable.clone(), Value::from(value));
     if let Some(env) = map.get_mut("env").and_then(Value::as_object_mut) {
         env.insert(variable, Value::from(value));
@@ -175,5 +175,7 @@ mod tests {
         let mut second = map(json!({"increment_var": "PORT", "env": {"PORT": 3000}}));
         assert_eq!(set_increment(&mut second, Some(3000)), Some(3001));
         assert_eq!(second["env"]["PORT"], 3001);
+        let mut last = map(json!({"increment_var": "PORT", "env": {}}));
+        assert_eq!(set_increment(&mut last, Some(i64::MAX)), Some(i64::MAX));
     }
 }

@@ -50,9 +50,9 @@ impl Burst {
     /// When the restart is due: `delay` (PM2's `watch_delay`) after the first change and not before nothing has changed for
     /// `quiet`, but never later than two seconds past the earliest such moment.
     pub fn due(&self, delay: Millis, quiet: Millis) -> Millis {
-        let calm = Millis(self.last.0 + quiet.0);
-        let earliest = Millis(self.first.0 + delay.0.max(quiet.0));
-        earliest.max(calm).min(Millis(earliest.0 + LONGEST.0))
+        let calm = self.last.plus(quiet);
+        let earliest = self.first.plus(delay.max(quiet));
+        earliest.max(calm).min(earliest.plus(LONGEST))
     }
 }
 
@@ -70,6 +70,7 @@ mod tests {
             (&[1_000, 1_490], 500, 50, 1_540),
             (&[1_000, 3_000, 9_000], 0, 50, 3_050),
             (&[1_000], 0, 2_000, 3_000),
+            (&[1_000], u64::MAX, u64::MAX, u64::MAX),
         ];
         for (changes, delay, quiet, want) in cases {
             let mut burst = Burst::begin("a".to_owned(), Millis(changes[0]));

@@ -1,0 +1,24 @@
+//! One request answered without a socket: for property tests and fuzzing.
+
+use super::app::{App, HttpOptions, router};
+use super::connection::respond;
+use super::gate::Gate;
+use crate::daemon::handle::Handle;
+use axum::body::Body;
+use axum::response::Response;
+use hyper::Request;
+use hyper_util::service::TowerToHyperService;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What a listener on 127.0.0.1 would answer.
+pub async fn answer(handle: Handle, options: &HttpOptions, request: Request<Body>) -> Response {
+    let gate = Gate {
+        token: None,
+        hosts: options.hosts.clone(),
+    };
+    let routes = TowerToHyperService::new(router(Arc::new(App::new(handle, options))));
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    respond(request, &routes, &gate, local, CancellationToken::new()).await
+}
