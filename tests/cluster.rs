@@ -144,7 +144,10 @@ fn workers_come_and_go_while_others_serve() {
     }
     let (home, port) = serving(2, json!({}));
     let load = Load::start(port, 3, 1);
-    for count in ["4", "1", "3"] {
+    home.run(&["scale", "web", "4"]).ok();
+    // A worker that does not listen yet could be the one that is left.
+    until_logged(&home, "web", &[0, 1, 2, 3], "listens");
+    for count in ["1", "3"] {
         home.run(&["scale", "web", count]).ok();
     }
     let seen = load.finish();
@@ -328,6 +331,9 @@ fn workers_and_their_listeners_outlive_the_daemon() {
         let (workers, daemon) = (pids(&home, "web"), home.daemon_pid().unwrap());
         // Not with new connections: one that the daemon has in its hands when it is killed is lost with it.
         let load = Load::start(port, 4, 0);
+        eventually("every client has a worker", || {
+            (load.begun() == 4).then_some(())
+        });
         kill(daemon, 9);
         eventually("another daemon", || {
             home.daemon_pid().filter(|pid| *pid != daemon)

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,19 +24,33 @@ pub struct Seen {
 /// Clients at work.
 pub struct Load {
     ending: Arc<AtomicBool>,
+    /// Clients that have had their first answer, and with it a connection that is a worker's.
+    begun: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<Seen>>,
 }
 
 impl Load {
     /// So many clients that keep their connection, and so many that make a new one for each request.
     pub fn start(port: u16, keep: usize, fresh: usize) -> Self {
-        let ending = Arc::new(AtomicBool::new(false));
+        let (ending, begun) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::<AtomicUsize>::default(),
+        );
         let client = |keeps: bool| {
-            let ending = Arc::clone(&ending);
-            std::thread::spawn(move || work(port, keeps, &ending))
+            let (ending, begun) = (Arc::clone(&ending), Arc::clone(&begun));
+            std::thread::spawn(move || work(port, keeps, &ending, &begun))
         };
         let clients = (0..keep + fresh).map(|at| client(at < keep)).collect();
-        Self { ending, clients }
+        Self {
+            ending,
+            begun,
+            clients,
+        }
+    }
+
+    /// How many clients have had an answer.
+    pub fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Ends them.
@@ -53,12 +67,15 @@ impl Load {
     }
 }
 
-fn work(port: u16, keeps: bool, ending: &AtomicBool) -> Seen {
+fn work(port: u16, keeps: bool, ending: &AtomicBool, begun: &AtomicUsize) -> Seen {
     let mut seen = Seen::default();
     let mut connection = None;
     while !ending.load(Ordering::Relaxed) {
         match ask(port, &mut connection, keeps) {
             Ok(body) => {
+                if seen.answered == 0 {
+                    begun.fetch_add(1, Ordering::Relaxed);
+                }
                 seen.answered += 1;
                 seen.bodies.insert(body);
             }

@@ -1,7 +1,7 @@
 //! `ping`, `kill`, `reloadLogs`: the daemon itself.
 
 use crate::cli::session::{Session, Told, print};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, procfs};
 use anyhow::bail;
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
@@ -58,6 +58,7 @@ pub fn kill(session: &mut Session) -> anyhow::Result<()> {
     }
     output.done("[v] All Applications Stopped");
     let process = daemon_process(session);
+    let keeper = process.as_ref().and_then(|(pid, _)| keeper_of(*pid));
     let client = session.daemon(false)?;
     // No pid: this client does not wait for a signal, it sees the process end.
     client.send("killMe", &[json!({})])?;
@@ -71,9 +72,22 @@ pub fn kill(session: &mut Session) -> anyhow::Result<()> {
         ));
         bail!(Told);
     }
+    // It ends with its daemon; whoever looks afterwards finds nothing.
+    if let Some(keeper) = keeper {
+        let _ = pidfd::wait_readable(&keeper, END_LIMIT);
+    }
     session.disconnect();
     output.done("[v] PM2 Daemon Stopped");
     Ok(())
+}
+
+/// The keeper's process, if the daemon has one.
+fn keeper_of(daemon: u32) -> Option<OwnedFd> {
+    let parent = procfs::stat(daemon)?.ppid;
+    let title = std::fs::read(format!("/proc/{parent}/cmdline")).ok()?;
+    title
+        .starts_with(b"fornax keeper")
+        .then(|| pidfd::open(parent).ok())?
 }
 
 /// The daemon's process, by its pid file. A pid that is not its own any more is not waited for long.
