@@ -172,10 +172,8 @@ fn a_writer_killed_at_any_moment_leaves_whole_files() {
         if known > 0 {
             let (number, from) = found.version.expect("there is a version");
             assert_eq!(from, file.path(), "the file itself is always there");
-            assert!(
-                number == known || number == known + 1,
-                "{number} after {known}"
-            );
+            // Later ones than the last known were written and not acknowledged, one for each kill at the worst.
+            assert!(number >= known, "{number} after {known}");
         }
     }
     println!(
