@@ -1,5 +1,6 @@
-//! ComfyUI: the workspace, the ecosystem of one instance per GPU, and the simulator.
+//! ComfyUI: the workspace, the ecosystem of one instance per GPU, a client, and the simulator.
 
+pub mod client;
 pub mod ecosystem;
 mod files;
 pub mod simulate;

@@ -12,6 +12,7 @@ pub mod keeping;
 pub mod logline;
 pub mod pace;
 pub mod probe;
+pub mod refusal;
 pub mod restart;
 pub mod select;
 pub mod service;
