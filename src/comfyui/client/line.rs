@@ -18,6 +18,9 @@ use tokio::time::Instant;
 /// A request's body.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
+/// What moves a connection's bytes when it is polled.
+type Driven = Pin<Box<Connection<TokioIo<TcpStream>, Body>>>;
+
 /// How long a connection attempt may take. Loopback answers at once; a full backlog does not.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// An idle connection older than this is not used again: aiohttp closes them after 75 s.
@@ -27,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(20);
 pub(super) struct Line {
     sender: SendRequest<Body>,
     /// `None` once it has ended.
-    connection: Option<Pin<Box<Connection<TokioIo<TcpStream>, Body>>>>,
+    connection: Option<Driven>,
     idle_since: Instant,
 }
 
