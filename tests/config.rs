@@ -91,6 +91,35 @@ fn the_published_schema_is_the_one_made_from_the_code() {
 }
 
 #[test]
+fn the_published_schema_of_the_machine_is_the_one_made_from_the_code() {
+    let path = repository().join("ecosystem/fornax.schema.json");
+    let made = format!("{:#}\n", fornax::core::machine::schema());
+    if std::env::var_os("FORNAX_BLESS").is_some() {
+        std::fs::write(&path, &made).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap_or_default(),
+        made,
+        "run with FORNAX_BLESS=1"
+    );
+    let schema = jsonschema::validator_for(&fornax::core::machine::schema()).unwrap();
+    assert!(
+        schema.is_valid(&serde_json::json!({"machine": {"gpus": [0], "arguments": ["--lowvram"]}}))
+    );
+    assert!(!schema.is_valid(&serde_json::json!({"machine": {"reposittory": "x"}})));
+}
+
+#[test]
+fn the_shipped_lists_of_nodes_are_read() {
+    for (name, count) in [("config_nodes.json", 62), ("config_nodes_test.json", 7)] {
+        let text = std::fs::read_to_string(repository().join("ecosystem").join(name)).unwrap();
+        let manifest = fornax::core::comfyui::manifest::read(name, &text).unwrap();
+        assert_eq!(manifest.nodes.len(), count);
+        assert!(manifest.nodes.iter().all(|node| !node.url.contains(' ')));
+    }
+}
+
+#[test]
 fn every_example_loads_and_keeps_to_the_schema() {
     let schema = jsonschema::validator_for(&ecosystem_schema()).unwrap();
     for path in examples() {

@@ -1,44 +1,7 @@
 //! What can go wrong with an ecosystem file, always with the file, and with line, column and key where they are known.
 
-use serde::Serialize;
-use std::fmt;
+pub use crate::core::problem::Problem;
 use std::path::PathBuf;
-
-/// One problem in a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// The file as it was named.
-    pub file: String,
-    /// The line, from 1.
-    pub line: Option<u32>,
-    /// The column in characters, from 1.
-    pub column: Option<u32>,
-    /// The key as a person writes it (`apps[0].kill_timeout`); empty when it is about the file as a whole.
-    pub key: String,
-    /// What is wrong.
-    pub what: String,
-    /// How to mend it.
-    pub mend: String,
-    /// The words pm2 7.0.4 has for it, where it has any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pm2: Option<String>,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-            if let Some(column) = self.column {
-                write!(f, ":{column}")?;
-            }
-        }
-        if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
-        }
-        write!(f, ": {}; {}", self.what, self.mend)
-    }
-}
 
 /// Why a file could not be read as an ecosystem.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,9 @@
 //! Loading an ecosystem file: by its name JSON, YAML or JavaScript, then its apps, each with where it stands.
 
 use super::error::{ConfigError, Problem};
-use super::positions::Positions;
 use super::{js, json, yaml};
-use crate::core::spec::issue::{SpecIssue, key_path};
+use crate::core::positions::Positions;
+use crate::core::spec::issue::SpecIssue;
 use crate::core::spec::raw::whole_or_real;
 use serde_json::{Map, Value};
 use std::fs::File;
@@ -90,16 +90,7 @@ impl Ecosystem {
 
 impl Source {
     fn problem(&self, pointer: &str, issue: &SpecIssue) -> Problem {
-        let place = self.positions.find(pointer, issue.at_key);
-        Problem {
-            file: self.file.clone(),
-            line: place.map(|place| place.line),
-            column: place.map(|place| place.column),
-            key: key_path(pointer),
-            what: issue.what.clone(),
-            mend: issue.mend.clone(),
-            pm2: issue.pm2.clone(),
-        }
+        Problem::placed(&self.file, &self.positions, pointer, issue)
     }
 
     fn malformed(&self, pointer: &str, what: &str, mend: &str) -> ConfigError {

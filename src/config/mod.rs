@@ -8,7 +8,6 @@ mod host;
 mod js;
 mod json;
 mod load;
-mod positions;
 pub mod schema;
 mod yaml;
 

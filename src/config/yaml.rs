@@ -1,7 +1,7 @@
 //! YAML 1.2 as PM2 reads it (only `true` and `false` are booleans), with the place of each key and value.
 
 use super::error::{ConfigError, Problem};
-use super::positions::{Place, Positions};
+use crate::core::positions::{Place, Positions};
 use crate::core::spec::issue::pointer_step;
 use crate::core::spec::raw::whole_or_real;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};

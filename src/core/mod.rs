@@ -3,15 +3,20 @@
 //! Nothing in here does I/O or knows a clock; `tests/layers.rs` holds that.
 
 pub mod cluster;
+pub mod comfyui;
 pub mod cron;
 pub mod dateformat;
 pub mod exit;
 pub mod ids;
 pub mod instance;
+pub mod json;
 pub mod keeping;
 pub mod logline;
+pub mod machine;
 pub mod pace;
+pub mod positions;
 pub mod probe;
+pub mod problem;
 pub mod refusal;
 pub mod restart;
 pub mod select;

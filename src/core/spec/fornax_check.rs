@@ -5,11 +5,14 @@ use super::issue::{SpecIssue, pointer_step};
 use crate::core::units::Millis;
 use serde_json::Value;
 
+/// Where the block's schema stands.
+const SCHEMA: &str = "`fornax` in ecosystem/ecosystem.schema.json";
+
 /// Reads the `fornax` block. Its unknown keys are errors, and what it says must make sense. Returns it as JSON, with
 /// its units resolved.
 pub fn read(value: &Value) -> Result<Value, Vec<SpecIssue>> {
-    let block: FornaxBlock =
-        serde_path_to_error::deserialize(value).map_err(|error| vec![unreadable(&error)])?;
+    let block: FornaxBlock = serde_path_to_error::deserialize(value)
+        .map_err(|error| vec![unreadable("/fornax", SCHEMA, &error)])?;
     let issues = senseless(&block);
     if !issues.is_empty() {
         return Err(issues);
@@ -23,8 +26,13 @@ pub fn read(value: &Value) -> Result<Value, Vec<SpecIssue>> {
     })
 }
 
-fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> SpecIssue {
-    let mut pointer = "/fornax".to_string();
+/// What a reader of JSON complains of, below `base` (a JSON pointer), as an issue. `schema` is where what is allowed stands.
+pub(crate) fn unreadable(
+    base: &str,
+    schema: &str,
+    error: &serde_path_to_error::Error<serde_json::Error>,
+) -> SpecIssue {
+    let mut pointer = base.to_string();
     for step in error.path() {
         match step {
             serde_path_to_error::Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
@@ -51,8 +59,8 @@ fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> SpecIssu
         return SpecIssue::new(pointer, what, mend).about_the_key();
     }
     let mend = match message.starts_with("missing field") {
-        true => "add it",
-        false => "see `fornax` in ecosystem/ecosystem.schema.json for what it may be",
+        true => "add it".to_owned(),
+        false => format!("see {schema} for what it may be"),
     };
     SpecIssue::new(pointer, message, mend)
 }

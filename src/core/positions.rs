@@ -1,6 +1,6 @@
 //! Where each key and value of a file stands: line and column by JSON pointer, for messages that show the place.
 
-use crate::core::spec::issue::pointer_step;
+use super::spec::issue::pointer_step;
 use std::collections::HashMap;
 
 /// A place in a text, both from 1; the column counts characters.

@@ -1,0 +1,8 @@
+//! The machine section of `<workspace>/fornax.json`: what is to be installed and run, each setting in one place.
+
+mod fallbacks;
+mod settings;
+
+pub use fallbacks::{FALLBACKS, Fallback, with_fallbacks};
+pub(crate) use settings::is_commit;
+pub use settings::{Arguments, FornaxFile, Gpus, Installer, MAX_CLONES, Machine, schema};
