@@ -99,10 +99,10 @@ impl Reader {
         } else if let Some((mark, path)) = row(line) {
             let name = name_of(path).to_owned();
             match self.table() {
-                Table::Prestart if mark.contains("FAILED") => {
-                    if self.told.prestart_failed.len() < ENTRIES {
-                        self.told.prestart_failed.push(name);
-                    }
+                Table::Prestart
+                    if mark.contains("FAILED") && self.told.prestart_failed.len() < ENTRIES =>
+                {
+                    self.told.prestart_failed.push(name);
                 }
                 Table::Imports if self.told.nodes.len() < ENTRIES => {
                     let ok = !mark.contains("FAILED");
