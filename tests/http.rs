@@ -868,26 +868,54 @@ async fn gap_8_logs_are_read_where_the_app_writes_them() {
 }
 
 #[tokio::test]
-async fn gap_11_nothing_can_be_changed_and_no_foreign_page_is_let_in() {
+async fn gap_11_nothing_is_changed_without_the_token_and_no_foreign_page_is_let_in() {
     let rig = Rig::new().await;
+    let request = |method: &str, path: &str, headers: &str| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n{headers}\r\n"
+        )
+    };
+    let file = rig.home.path().join("http.token");
+    assert!(!file.exists(), "a token was made before it was needed");
     for (method, path) in [
         ("POST", "/restart/machine"),
         ("POST", "/health"),
-        ("OPTIONS", "/health"),
         ("DELETE", "/services/x/health"),
     ] {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-        );
-        let reply = rig.ask(&request).await;
-        assert_eq!(reply.status, 405, "{method} {path}");
+        let reply = rig.ask(&request(method, path, "")).await;
+        assert_eq!(reply.status, 401, "{method} {path}");
         assert!(
-            reply.head.contains("\r\nallow: get, head"),
+            reply.head.contains("www-authenticate: bearer"),
             "{}",
             reply.head
         );
+        assert!(reply.error().contains("http.token"));
+        let wrong = "Authorization: Bearer 0123456789abcdef\r\n";
+        let reply = rig.ask(&request(method, path, wrong)).await;
+        assert_eq!(reply.status, 401, "{method} {path}");
+    }
+    // The first change that was asked for has made it.
+    let token = std::fs::read_to_string(&file).unwrap();
+    let right = format!("Authorization: Bearer {}\r\n", token.trim());
+    for (method, path, status, allow) in [
+        ("POST", "/health", 405, "allow: get,head"),
+        ("POST", "/restart/machine", 404, ""),
+        ("OPTIONS", "/health", 405, "allow: get, head, post"),
+    ] {
+        let reply = rig.ask(&request(method, path, &right)).await;
+        assert_eq!(reply.status, status, "{method} {path}");
+        assert!(reply.head.contains(allow), "{}", reply.head);
         reply.error();
     }
+    let foreign = format!("{right}Origin: https://example.org\r\n");
+    let reply = rig.ask(&request("POST", "/health", &foreign)).await;
+    assert_eq!(reply.status, 403);
+    let large = format!(
+        "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n{right}\r\n"
+    );
+    let reply = rig.ask(&large).await;
+    assert_eq!(reply.status, 413);
+    assert!(reply.error().contains("65536 bytes"));
     for path in ["/health", "/services", "/nowhere", "/logs"] {
         let reply = rig.get(path).await;
         assert!(!reply.head.contains("access-control"), "{}", reply.head);

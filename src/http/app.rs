@@ -20,8 +20,8 @@ const FOLLOWERS: usize = 64;
 pub struct HttpOptions {
     /// `FORNAX_HTTP_HOSTS`: further names, separated by commas, that may be asked for in the `Host` header.
     pub hosts: Vec<String>,
-    /// `FORNAX_HTTP_TOKEN`: the token wanted on an address that other machines reach; by default one is made and kept in
-    /// `http.token` in the home folder.
+    /// `FORNAX_HTTP_TOKEN`: the token wanted of changes, and on an address that other machines reach; by default one is made and
+    /// kept in `http.token` in the home folder.
     pub token: Option<String>,
     /// `MACHINE_ID`: how this machine calls itself; by default its host name.
     pub machine_id: Option<String>,
@@ -107,6 +107,12 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/logs", get(logs::of_all))
         .route("/status", get(status::status))
         .route("/version", get(status::version))
+        .method_not_allowed_fallback(|request: Request| async move {
+            Problem::Method {
+                method: answer::shown(request.method().as_str()),
+                nowhere: false,
+            }
+        })
         .fallback(|request: Request| async move {
             Problem::Route {
                 path: answer::shown(request.uri().path()),

@@ -1,7 +1,7 @@
 //! One connection: its requests and their answers, in bounded memory, and its place among the others.
 
 use super::app::Caller;
-use super::gate::Gate;
+use super::gate::{Gate, only_asks};
 use crate::daemon::crowd::{Place, Work};
 use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
@@ -33,6 +33,10 @@ const READ_WITHIN: Duration = Duration::from_secs(60);
 const HEAD_BYTES: usize = 16 << 10;
 /// The most headers of a request.
 const HEADERS: usize = 64;
+/// The body of a change may take so long, and longer by its size.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// At least so much of it comes in a second, in bytes.
+const SLOWEST: u64 = 256 << 10;
 /// How long requests in flight may take when their listener closes.
 const GRACE: Duration = Duration::from_secs(2);
 /// What the kernel may keep for a client, in bytes (it doubles that for its own use, socket(7)).
@@ -91,7 +95,8 @@ pub(super) async fn serve(
     }
 }
 
-/// Bodies of requests are never read: the connection ends after the answer to one that has more than a little.
+/// The body of a question is never read: the connection ends after the answer to one that has more than a little. The body of a
+/// change is read by whoever answers it, and has to come in time.
 pub(super) async fn respond<B>(
     request: hyper::Request<B>,
     routes: &TowerToHyperService<Router>,
@@ -104,8 +109,13 @@ where
     B::Error: Into<BoxError>,
 {
     let (parts, body) = request.into_parts();
-    match gate.admit(&parts, local) {
+    match gate.admit(&parts, local).await {
         Ok(access) => {
+            let body = if only_asks(&parts.method) {
+                Body::new(body)
+            } else {
+                Body::new(InTime::new(body))
+            };
             let mut request = hyper::Request::from_parts(parts, body);
             request.extensions_mut().insert(Caller { access, closing });
             routes
@@ -114,6 +124,51 @@ where
                 .unwrap_or_else(|never: Infallible| match never {})
         }
         Err(problem) => problem.into_response(),
+    }
+}
+
+/// The body of a change, which comes at [`SLOWEST`] or is given up.
+struct InTime<B> {
+    inner: Pin<Box<B>>,
+    limit: Pin<Box<Sleep>>,
+}
+
+impl<B: HttpBody> InTime<B> {
+    fn new(inner: B) -> Self {
+        let bytes = inner.size_hint().exact().unwrap_or(0);
+        let limit = BODY_WITHIN + Duration::from_secs(bytes / SLOWEST);
+        Self {
+            inner: Box::pin(inner),
+            limit: Box::pin(tokio::time::sleep(limit)),
+        }
+    }
+}
+
+impl<B> HttpBody for InTime<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = self.inner.as_mut().poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        ready!(self.limit.as_mut().poll(context));
+        Poll::Ready(Some(Err("did not come in time".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

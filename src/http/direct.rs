@@ -2,7 +2,8 @@
 
 use super::app::{App, HttpOptions, router};
 use super::connection::respond;
-use super::gate::Gate;
+use super::gate::{Gate, Guard};
+use super::token::LazyToken;
 use crate::daemon::handle::Handle;
 use axum::body::Body;
 use axum::response::Response;
@@ -15,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 /// What a listener on 127.0.0.1 would answer.
 pub async fn answer(handle: Handle, options: &HttpOptions, request: Request<Body>) -> Response {
     let gate = Gate {
-        token: None,
+        guard: Guard::Changes(LazyToken::new(
+            options.token.clone(),
+            handle.info.home.clone(),
+        )),
         hosts: options.hosts.clone(),
     };
     let routes = TowerToHyperService::new(router(Arc::new(App::new(handle, options))));

@@ -1,9 +1,9 @@
-//! Who may ask: the method, the host that was asked for, the page that asks, and the token.
+//! Who may ask, and change: the method, the host that was asked for, the page that asks, the size of the body, and the token.
 
 use super::answer::shown;
 use super::problem::Problem;
-use super::token::Token;
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, TRANSFER_ENCODING};
+use super::token::{LazyToken, Token};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Version};
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,29 +17,87 @@ pub(super) enum Access {
     Words,
 }
 
+/// The largest body of a change, in bytes.
+const BODY: u64 = 64 << 10;
+/// The largest body of a job: its workflow, and files to upload. In bytes.
+pub(super) const JOB_BODY: u64 = 64 << 20;
+
+/// Of whom the token is wanted.
+#[derive(Debug)]
+pub(super) enum Guard {
+    /// Of everybody: other machines reach this listener.
+    All(Token),
+    /// Of whoever changes something: any user of this machine reaches this listener, and the daemon acts as its owner.
+    Changes(LazyToken),
+}
+
 /// The rules of one listener.
 #[derive(Debug)]
 pub(super) struct Gate {
-    /// Wanted of every asker; `None` where only this machine can ask.
-    pub token: Option<Token>,
+    /// Of whom the token is wanted.
+    pub guard: Guard,
     /// Names that may be asked for besides loopback ones and the listener's own address.
     pub hosts: Vec<String>,
 }
 
+/// Whether a request only wants to be told something.
+pub(super) fn only_asks(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// How long the body of this request may be, in bytes.
+fn body_limit(request: &Parts) -> u64 {
+    let is_job = request.method == Method::POST && request.uri.path() == "/jobs";
+    if is_job { JOB_BODY } else { BODY }
+}
+
 impl Gate {
     /// Whether a request that came in at the address `local` is to be answered.
-    pub fn admit(&self, request: &Parts, local: IpAddr) -> Result<Access, Problem> {
-        if !matches!(request.method, Method::GET | Method::HEAD) {
-            return Err(Problem::Method {
-                method: shown(request.method.as_str()),
-            });
+    pub async fn admit(&self, request: &Parts, local: IpAddr) -> Result<Access, Problem> {
+        self.is_sound(request, local)?;
+        let given = request.headers.get(AUTHORIZATION);
+        let opens = |token: &Token| given.is_some_and(|given| token.is_in(given.as_bytes()));
+        let asks = only_asks(&request.method);
+        match &self.guard {
+            Guard::All(token) if opens(token) => Ok(Access::Full),
+            Guard::All(_) => {
+                let words = asks && matches!(request.uri.path(), "/health" | "/ready");
+                if words && given.is_none() {
+                    Ok(Access::Words)
+                } else {
+                    Err(Problem::Token)
+                }
+            }
+            Guard::Changes(_) if asks => Ok(Access::Full),
+            Guard::Changes(token) => match token.get().await {
+                Ok(token) if opens(token) => Ok(Access::Full),
+                Ok(_) => Err(Problem::TokenToChange),
+                Err(why) => Err(Problem::NoToken(why)),
+            },
         }
-        // A request to be told something has no body. Where two programs may differ on where one ends, a second request could be
-        // hidden in it (RFC 9112, 11.2).
+    }
+
+    /// What holds of every request, whoever asks.
+    fn is_sound(&self, request: &Parts, local: IpAddr) -> Result<(), Problem> {
+        match request.method {
+            Method::GET | Method::HEAD => {}
+            Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
+                has_fair_body(request)?;
+            }
+            _ => {
+                return Err(Problem::Method {
+                    method: shown(request.method.as_str()),
+                    nowhere: true,
+                });
+            }
+        }
+        // Where two programs may differ on where a body ends, a second request could be hidden in it (RFC 9112, 11.2).
         if request.headers.contains_key(TRANSFER_ENCODING) {
             return Err(Problem::Header {
                 name: "transfer-encoding",
-                why: "a request to this port has no body; leave it out".to_owned(),
+                why:
+                    "it is not taken; leave it out, and tell the length of a body by content-length"
+                        .to_owned(),
             });
         }
         let host = only(&request.headers, &HOST)?;
@@ -66,17 +124,7 @@ impl Gate {
         if is_part_of_another_page(&request.headers) {
             return Err(Problem::Embedded);
         }
-        let Some(token) = &self.token else {
-            return Ok(Access::Full);
-        };
-        let given = request.headers.get(AUTHORIZATION);
-        if given.is_some_and(|given| token.is_in(given.as_bytes())) {
-            Ok(Access::Full)
-        } else if given.is_none() && matches!(request.uri.path(), "/health" | "/ready") {
-            Ok(Access::Words)
-        } else {
-            Err(Problem::Token)
-        }
+        Ok(())
     }
 
     /// Whether `host` (with or without a port) is a name of ours. A page of another site that has its name resolved to this
@@ -116,6 +164,22 @@ fn only<'a>(headers: &'a HeaderMap, name: &'static HeaderName) -> Result<Option<
         .to_str()
         .map(Some)
         .map_err(|_| wrong("it must be ASCII text"))
+}
+
+/// The body of a change is as long as it says, and not longer than is taken there.
+fn has_fair_body(request: &Parts) -> Result<(), Problem> {
+    let Some(length) = only(&request.headers, &CONTENT_LENGTH)? else {
+        return Ok(());
+    };
+    let limit = body_limit(request);
+    match length.parse::<u64>() {
+        Ok(length) if length <= limit => Ok(()),
+        Ok(_) => Err(Problem::Large { limit }),
+        Err(_) => Err(Problem::Header {
+            name: "content-length",
+            why: "it must be a number of bytes".to_owned(),
+        }),
+    }
 }
 
 /// `name`, `name:port`, `[v6]`, `[v6]:port` less the port; a v6 address keeps its brackets. `None` if it is none of these.
@@ -166,19 +230,76 @@ fn is_same_site(origin: &str, host: Option<&str>) -> bool {
 mod tests {
     use super::*;
     use axum::http::Request;
+    use futures_util::FutureExt;
 
     fn admit(gate: &Gate, request: axum::http::request::Builder) -> Result<Access, u16> {
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        gate.admit(&parts, "10.0.0.7".parse().unwrap())
+        // A token that is at hand is not waited for.
+        let admitted = gate.admit(&parts, "10.0.0.7".parse().unwrap());
+        admitted
+            .now_or_never()
+            .unwrap()
             .map_err(|problem| problem.status().as_u16())
+    }
+
+    /// The gate of a loopback address.
+    fn local(hosts: &[&str]) -> Gate {
+        Gate {
+            guard: Guard::Changes(LazyToken::known("0123456789abcdef")),
+            hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn who_changes_something_brings_the_token_on_loopback_too() {
+        let gate = local(&[]);
+        let ask = |method: &str, headers: &[(&str, &str)]| {
+            let mut request = Request::builder()
+                .method(method)
+                .uri("/jobs")
+                .header("host", "localhost");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            admit(&gate, request)
+        };
+        let token = ("authorization", "Bearer 0123456789abcdef");
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            assert_eq!(ask(method, &[]), Err(401), "{method}");
+            assert_eq!(
+                ask(method, &[("authorization", "Bearer wrong-token-here")]),
+                Err(401)
+            );
+            assert_eq!(ask(method, &[token]), Ok(Access::Full), "{method}");
+            let foreign = [token, ("origin", "https://example.org")];
+            assert_eq!(ask(method, &foreign), Err(403), "{method}");
+        }
+        for method in ["OPTIONS", "TRACE", "CONNECT", "FOO"] {
+            assert_eq!(ask(method, &[token]), Err(405), "{method}");
+        }
+        assert_eq!(ask("GET", &[]), Ok(Access::Full));
+        assert_eq!(
+            ask("POST", &[token, ("transfer-encoding", "chunked")]),
+            Err(400)
+        );
+        assert_eq!(
+            ask("POST", &[token, ("content-length", "67108864")]),
+            Ok(Access::Full)
+        );
+        assert_eq!(
+            ask("POST", &[token, ("content-length", "67108865")]),
+            Err(413)
+        );
+        assert_eq!(
+            ask("DELETE", &[token, ("content-length", "65537")]),
+            Err(413)
+        );
+        assert_eq!(ask("POST", &[token, ("content-length", "-1")]), Err(400));
     }
 
     #[test]
     fn only_names_of_ours_are_answered() {
-        let gate = Gate {
-            token: None,
-            hosts: vec!["gpu.example.org".to_owned(), "box:9090".to_owned()],
-        };
+        let gate = local(&["gpu.example.org", "box:9090"]);
         for (host, known) in [
             ("localhost", true),
             ("LOCALHOST:9090", true),
@@ -216,10 +337,7 @@ mod tests {
 
     #[test]
     fn a_page_of_another_site_is_refused() {
-        let gate = Gate {
-            token: None,
-            hosts: Vec::new(),
-        };
+        let gate = local(&[]);
         for (origin, ok) in [
             ("http://localhost:9090", true),
             ("http://localhost:3000", false),
@@ -236,10 +354,7 @@ mod tests {
 
     #[test]
     fn a_picture_in_another_sites_page_is_refused_and_a_link_is_followed() {
-        let gate = Gate {
-            token: None,
-            hosts: Vec::new(),
-        };
+        let gate = local(&[]);
         for (site, mode, dest, ok) in [
             ("cross-site", "no-cors", "image", false),
             ("same-site", "no-cors", "script", false),
@@ -262,7 +377,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let token = Token::obtain(Some("0123456789abcdef"), home.path()).unwrap();
         let gate = Gate {
-            token: Some(token),
+            guard: Guard::All(token),
             hosts: Vec::new(),
         };
         let ask = |path: &str, token: Option<&str>| {

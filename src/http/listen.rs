@@ -4,8 +4,8 @@ use super::address::{self, Wanted};
 use super::app::{App, HttpOptions, router};
 use super::bind::{Bound, Refused};
 use super::connection;
-use super::gate::Gate;
-use super::token::Token;
+use super::gate::{Gate, Guard};
+use super::token::LazyToken;
 use crate::daemon::crowd::{Crowd, Place};
 use crate::daemon::handle::{Handle, HttpRequest, HttpState};
 use axum::Router;
@@ -217,20 +217,19 @@ impl Server {
     }
 
     async fn gate(&self, ip: IpAddr) -> Result<Gate, String> {
-        let token = if ip.to_canonical().is_loopback() {
-            None
+        let (given, home) = (
+            self.options.token.clone(),
+            self.app.handle.info.home.clone(),
+        );
+        let token = LazyToken::new(given, home);
+        let guard = if ip.to_canonical().is_loopback() {
+            Guard::Changes(token)
         } else {
-            let (given, home) = (
-                self.options.token.clone(),
-                self.app.handle.info.home.clone(),
-            );
-            let obtained =
-                tokio::task::spawn_blocking(move || Token::obtain(given.as_deref(), &home)).await;
-            let token = obtained.map_err(|error| error.to_string())?;
-            Some(token.map_err(|error| error.to_string())?)
+            let obtained = token.get().await.map_err(|error| error.to_string())?;
+            Guard::All(obtained.clone())
         };
         Ok(Gate {
-            token,
+            guard,
             hosts: self.options.hosts.clone(),
         })
     }

@@ -1,6 +1,7 @@
 //! What can be wrong with a request: one table of status codes and words.
 
 use super::answer;
+use super::token::TokenError;
 use crate::adapters::logs::LogError;
 use axum::http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -56,11 +57,19 @@ pub(super) enum Problem {
     },
     /// 405.
     #[error(
-        "{method} is not served: this port only tells; use GET, or change things with `fornax` or `pm2`"
+        "{method} is not served {}", if *nowhere { "on this port" } else { "at this path; the header `allow` tells what is" }
     )]
     Method {
         /// What was asked for.
         method: String,
+        /// At no path.
+        nowhere: bool,
+    },
+    /// 413.
+    #[error("the body is larger than the {limit} bytes that are taken here")]
+    Large {
+        /// In bytes.
+        limit: u64,
     },
     /// 403.
     #[error(
@@ -88,6 +97,14 @@ pub(super) enum Problem {
         "this port is open to other machines and wants `Authorization: Bearer TOKEN`; the token is FORNAX_HTTP_TOKEN, or stands in `http.token` in the daemon's home folder"
     )]
     Token,
+    /// 401.
+    #[error(
+        "a change wants `Authorization: Bearer TOKEN`; the token is FORNAX_HTTP_TOKEN, or stands in `http.token` in the daemon's home folder (PM2_HOME), which its owner can read"
+    )]
+    TokenToChange,
+    /// 503.
+    #[error("nothing can be changed over this port: {0}")]
+    NoToken(TokenError),
     /// 503.
     #[error("too many requests for logs at once; try again in a second")]
     Busy,
@@ -119,13 +136,16 @@ impl Problem {
     pub fn status(&self) -> StatusCode {
         match self {
             Problem::Parameter { .. } | Problem::Header { .. } => StatusCode::BAD_REQUEST,
-            Problem::Token => StatusCode::UNAUTHORIZED,
+            Problem::Large { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Problem::Token | Problem::TokenToChange => StatusCode::UNAUTHORIZED,
             Problem::Host { .. } | Problem::Origin { .. } | Problem::Embedded => {
                 StatusCode::FORBIDDEN
             }
             Problem::Service { .. } | Problem::Route { .. } => StatusCode::NOT_FOUND,
             Problem::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Problem::Busy | Problem::Logs(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::Busy | Problem::Logs(_) | Problem::NoToken(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 }
@@ -139,14 +159,18 @@ impl IntoResponse for Problem {
         }
         let mut response = answer::json(self.status(), &body);
         let header = match self {
-            Problem::Method { .. } => Some((ALLOW, "GET, HEAD")),
-            Problem::Token => Some((WWW_AUTHENTICATE, "Bearer")),
+            // At a path that is served, the router tells what is.
+            Problem::Method { nowhere: true, .. } => {
+                Some((ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"))
+            }
+            Problem::Token | Problem::TokenToChange => Some((WWW_AUTHENTICATE, "Bearer")),
             Problem::Busy => Some((RETRY_AFTER, "1")),
-            // Where its body ends is not to be guessed.
+            // Where its body ends is not to be guessed, or not to be waited for.
             Problem::Header {
-                name: "transfer-encoding",
+                name: "transfer-encoding" | "content-length",
                 ..
-            } => Some((CONNECTION, "close")),
+            }
+            | Problem::Large { .. } => Some((CONNECTION, "close")),
             _ => None,
         };
         if let Some((name, value)) = header {

@@ -1,9 +1,10 @@
-//! The token that guards a port open to other machines: from the environment, or from a file of the owner's own.
+//! The token that guards changes, and a port open to other machines: from the environment, or from a file of the owner's own.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use tokio::sync::OnceCell;
 
 /// Shorter ones can be guessed, in bytes.
 const SHORTEST: usize = 16;
@@ -20,7 +21,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Why there is no token, and so no listening on an address that other machines reach.
+/// Why there is no token: then nothing is changed, and there is no listening on an address that other machines reach.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TokenError {
     /// It is too short, too long, or not plain text.
@@ -66,8 +67,12 @@ impl Token {
             uuid::Uuid::new_v4().simple(),
             uuid::Uuid::new_v4().simple()
         );
-        write(&path, &text).map_err(failed("write"))?;
-        Ok(Self(text))
+        if write(&path, &text).map_err(failed("write"))? {
+            return Ok(Self(text));
+        }
+        // Somebody else, a CLI perhaps, has made one meanwhile.
+        let text = read(&path).map_err(failed("read"))?;
+        Self::fit(&text.unwrap_or_default(), &path.display().to_string())
     }
 
     fn fit(text: &str, place: &str) -> Result<Self, TokenError> {
@@ -123,8 +128,8 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// Writes it whole or not at all, readable by its owner only.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+/// Writes it whole or not at all, readable by its owner only; `false` if there is one by now, which stays.
+fn write(path: &Path, text: &str) -> io::Result<bool> {
     let temporary = path.with_extension(format!("token.{}", std::process::id()));
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -137,7 +142,57 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         .open(&temporary)?;
     file.write_all(format!("{text}\n").as_bytes())?;
     file.sync_all()?;
-    fs::rename(&temporary, path)
+    let linked = fs::hard_link(&temporary, path);
+    fs::remove_file(&temporary)?;
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The token of a port that only this machine reaches: made or read when something is first to be changed.
+#[derive(Debug)]
+pub(super) struct LazyToken {
+    given: Option<String>,
+    home: PathBuf,
+    token: OnceCell<Token>,
+}
+
+impl LazyToken {
+    /// From the environment, else in this home.
+    pub fn new(given: Option<String>, home: PathBuf) -> Self {
+        Self {
+            given,
+            home,
+            token: OnceCell::new(),
+        }
+    }
+
+    /// One that is there.
+    #[cfg(test)]
+    pub fn known(text: &str) -> Self {
+        Self {
+            given: None,
+            home: PathBuf::new(),
+            token: OnceCell::new_with(Some(Token(text.to_owned()))),
+        }
+    }
+
+    /// The token. A failure is not remembered: the next request tries again.
+    pub async fn get(&self) -> Result<&Token, TokenError> {
+        let obtain = async || {
+            let (given, home) = (self.given.clone(), self.home.clone());
+            let obtained =
+                tokio::task::spawn_blocking(move || Token::obtain(given.as_deref(), &home));
+            obtained.await.map_err(|error| TokenError::File {
+                action: "obtain",
+                path: self.home.join("http.token"),
+                source: io::Error::other(error),
+            })?
+        };
+        self.token.get_or_try_init(obtain).await
+    }
 }
 
 #[cfg(test)]
