@@ -3,6 +3,8 @@
 pub mod client;
 pub mod ecosystem;
 mod files;
+pub mod models;
 pub mod simulate;
+pub mod tell;
 pub mod tree;
 pub mod workspace;

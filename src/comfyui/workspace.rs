@@ -1,7 +1,8 @@
 //! The workspace: one folder with one ComfyUI tree, its Python, the shared models, and a folder per instance.
 
-use crate::sys::files;
+use super::models::folders;
 use nix::unistd::{AccessFlags, access};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,30 +12,6 @@ pub const VARIABLES: [&str; 2] = ["FORNAX_WORKSPACE", "WORKSPACE_PATH"];
 
 /// Taken when nothing is said and it may be written to: where GPU containers mount their volume.
 const COMMON: &str = "/workspace";
-
-/// ComfyUI's model folders (0.3.64); where it reads two names for one kind, both.
-const MODEL_FOLDERS: [&[&str]; 17] = [
-    &["checkpoints"],
-    &["configs"],
-    &["loras"],
-    &["vae"],
-    &["text_encoders", "clip"],
-    &["diffusion_models", "unet"],
-    &["clip_vision"],
-    &["style_models"],
-    &["embeddings"],
-    &["diffusers"],
-    &["vae_approx"],
-    &["controlnet", "t2i_adapter"],
-    &["gligen"],
-    &["upscale_models"],
-    &["hypernetworks"],
-    &["photomaker"],
-    &["classifiers"],
-];
-
-/// Model folders that later trees added; unknown keys only make a folder of that name (comfyui-facts 1.7).
-const LATER_FOLDERS: [&str; 2] = ["model_patches", "audio_encoders"];
 
 /// Where everything of ComfyUI lies. Its paths are absolute, UTF-8, and safe in a URL and in YAML.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,12 +195,7 @@ impl Workspace {
                 instance.user,
             ]);
         }
-        let folders = MODEL_FOLDERS.iter().copied().flatten();
-        dirs.extend(
-            folders
-                .chain(&LATER_FOLDERS)
-                .map(|name| self.models().join(name)),
-        );
+        dirs.extend(folders::all().map(|name| self.models().join(name)));
         if self.tree().join("main.py").is_file() {
             dirs.push(self.tree().join("custom_nodes"));
         }
@@ -232,36 +204,16 @@ impl Workspace {
                 .map_err(|source| WorkspaceError::Make { path, source })?;
         }
         let list = self.extra_model_paths();
-        // A dangling link is the operator's too.
-        if list.symlink_metadata().is_err() {
-            files::replace(&list, self.model_list().as_bytes(), files::Readers::Anybody)
+        let text = folders::list(&self.models(), &BTreeSet::new());
+        // One with folders of a manifest is not taken back to the plain one.
+        if list.symlink_metadata().is_err()
+            || !folders::unlisted(&list, &folders::all().map(str::to_owned).collect()).is_empty()
+        {
+            let copy = self.state_dir().join("extra_model_paths.generated");
+            folders::write(&list, &copy, &text)
                 .map_err(|source| WorkspaceError::Make { path: list, source })?;
         }
         Ok(())
-    }
-
-    /// The text of `extra_model_paths.yaml`. `is_default` makes the shared folder the first, and the one saved to.
-    fn model_list(&self) -> String {
-        // JSON's quoted text is YAML's too.
-        let base = serde_json::Value::from(self.models().to_string_lossy());
-        let mut text = format!(
-            "# The model folders that every ComfyUI of this workspace shares. Made once by Fornax; yours to edit.\n\
-             fornax:\n    base_path: {base}\n    is_default: true\n"
-        );
-        let later = LATER_FOLDERS.iter().map(std::slice::from_ref);
-        for names in MODEL_FOLDERS.into_iter().chain(later) {
-            match names {
-                [name] => text.push_str(&format!("    {name}: {name}/\n")),
-                [first, ..] => {
-                    text.push_str(&format!("    {first}: |\n"));
-                    names
-                        .iter()
-                        .for_each(|name| text.push_str(&format!("        {name}/\n")));
-                }
-                [] => {}
-            }
-        }
-        text
     }
 }
 

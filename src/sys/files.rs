@@ -92,7 +92,7 @@ impl Drop for Written {
 
 /// A second name for the file `from`, in the place of `to`. Takes no room; fails across file systems and where there are no
 /// hard links.
-pub(super) fn link_over(from: &Path, to: &Path) -> io::Result<()> {
+pub fn link_over(from: &Path, to: &Path) -> io::Result<()> {
     let temporary = temporary_name(to)?;
     fs::hard_link(from, &temporary)?;
     fs::rename(&temporary, to).inspect_err(|_| {
@@ -113,7 +113,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 }
 
 /// A rename is on disk once its folder is. Some file systems can't sync folders, and say so by EINVAL.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         outcome => outcome,

@@ -1,5 +1,6 @@
-//! `fornax comfyui ecosystem`.
+//! `fornax comfyui ecosystem`, and the way to `fornax comfyui models`.
 
+use super::models::{self, ModelsArgs};
 use super::targets::{self, BareNumber, TargetArgs};
 use crate::cli::session::print;
 use clap::{Args, Subcommand};
@@ -22,11 +23,16 @@ enum ComfyuiCommand {
         #[arg(long, value_name = "N|LIST")]
         gpus: Option<String>,
     },
+    /// The models that all instances share.
+    Models(ModelsArgs),
 }
 
-/// Prints it on standard output.
+/// Runs it.
 pub fn run(args: &ComfyuiArgs) -> anyhow::Result<ExitCode> {
-    let ComfyuiCommand::Ecosystem { target, gpus } = &args.command;
+    let (target, gpus) = match &args.command {
+        ComfyuiCommand::Ecosystem { target, gpus } => (target, gpus),
+        ComfyuiCommand::Models(args) => return models::run(args),
+    };
     let workspace = targets::workspace(target)?;
     let chosen = targets::targets(target, gpus.as_deref(), BareNumber::Count, &workspace)?;
     let value = targets::ecosystem(target, chosen, &workspace)?;

@@ -5,6 +5,7 @@ pub mod comfyui;
 pub mod down;
 mod foreground;
 pub mod gpu;
+pub mod models;
 pub mod progress;
 pub mod runtime;
 pub mod status;
@@ -26,6 +27,7 @@ Fornax's own commands:
   check FILE         what an ecosystem file's apps come out as, or what is wrong with it
   gpu list           the GPUs, and who owns them
   comfyui ecosystem  print the ecosystem file of one ComfyUI per GPU
+  comfyui models     list, pull, verify, gc: the models that all instances share
   simulate           a server that speaks ComfyUI's HTTP and websocket
 
 Examples:
