@@ -271,7 +271,14 @@ pub(super) fn words(error: &ureq::Error) -> String {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => "its address cannot be asked".to_owned(),
         ureq::Error::Timeout(_) => "nothing came for too long".to_owned(),
         ureq::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
+        other => match other.to_string() {
+            words if words.contains("certificate") => {
+                format!(
+                    "{words} (the machine's certificates are those of the package ca-certificates, or of SSL_CERT_FILE)"
+                )
+            }
+            words => words,
+        },
     }
 }
 
