@@ -152,6 +152,34 @@ fn ten_times_the_daemon_is_killed_under_a_flood_and_nothing_is_lost() {
 }
 
 #[test]
+fn http_that_was_switched_off_stays_off_and_one_that_was_moved_stays_where_it_is() {
+    let home = Home::with(&[("FORNAX_HTTP", "127.0.0.1:0")]);
+    home.run(&["ping"]).ok();
+    let rpc = home.root().join("rpc.sock");
+    let listen = |address: &str| -> Value {
+        let mut client = Client::connect(&rpc).unwrap();
+        client
+            .call("fornaxListen", &[json!({"address": address})])
+            .unwrap()
+    };
+    let first = home.http();
+    listen("off");
+    for _ in 0..2 {
+        kill_daemon(&home);
+        let state = eventually("HTTP is decided on", || {
+            let told = status(&home)["http"]["state"].clone();
+            (told != "pending").then_some(told)
+        });
+        assert_eq!(state, "off");
+        assert!(std::net::TcpStream::connect(&first).is_err());
+    }
+    listen("127.0.0.1:0");
+    let second = home.http();
+    kill_daemon(&home);
+    assert_eq!(home.http(), second);
+}
+
+#[test]
 fn a_killed_keeper_is_replaced_with_its_daemon_and_apps_live_on() {
     let home = busy_home();
     let before = identities(&home);
