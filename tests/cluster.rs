@@ -249,6 +249,41 @@ fn a_reload_goes_on_under_another_daemon() {
 }
 
 #[test]
+fn workers_of_another_user_leave_as_gracefully() {
+    use std::os::unix::fs::PermissionsExt;
+    if no_node() {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        println!("NOT TESTED: workers of another user need root");
+        return;
+    }
+    let (home, port, folder) = (Home::new(), free_ports(1), tempfile::tempdir().unwrap());
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let script = folder.path().join("web.js");
+    std::fs::write(&script, SERVER).unwrap();
+    start(
+        &home,
+        &json!({"name": "web", "script": script, "cwd": folder.path(), "uid": 65534, "gid": 65534, "exec_mode": "cluster", "instances": 2,
+                "kill_timeout": 30_000, "env": {"PORT": port.to_string()}}),
+    );
+    answered(port);
+    for pid in pids(&home, "web") {
+        let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(words.contains("fornax-drain.cjs"), "{words}");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("Uid:\t65534"), "{status}");
+    }
+    let load = Load::start(port, 4, 1);
+    for _ in 0..3 {
+        home.run(&["reload", "web"]).ok();
+    }
+    let seen = load.finish();
+    assert_eq!(seen.failed, Vec::<String>::new());
+    assert!(seen.bodies.len() > 2, "{seen:?}");
+}
+
+#[test]
 fn a_crash_costs_only_the_connections_of_its_own_worker() {
     if no_node() {
         return;

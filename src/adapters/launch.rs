@@ -58,8 +58,7 @@ pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, Launc
     let (ours, theirs) = fds::channel_pair().map_err(descriptor("socket pair"))?;
     let marker = ctx.marker(plan.id, plan.generation);
     if plan.cluster.is_some() {
-        // Whoever is somebody else may be unable to read our home.
-        let preload = plan.user.is_none().then(|| ctx.cluster.preload()).flatten();
+        let preload = ctx.cluster.preload(plan.user.as_ref());
         cluster::as_worker(&mut plan, ctx.cluster.unique_id(), preload);
     }
     let program = spawn::c_path("the program's path", &find_program(&plan)?)?;
