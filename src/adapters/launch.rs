@@ -7,6 +7,7 @@ use super::logs::RunLogs;
 use super::runner::{CHANNEL_QUEUE, Launched, MARKER, RunHandle, RunPlan, Running};
 use super::tree::Tree;
 use crate::core::keeping::{Held, Key};
+use crate::sys::memory_room::NoRoom;
 use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned};
 use crate::sys::{fds, limits, procfs, spawn};
 use std::io;
@@ -22,6 +23,8 @@ pub(super) enum LaunchError {
     Spawn(#[from] SpawnError),
     #[error("`{program}` is not found in the app's PATH; install it or name its absolute path")]
     NotInPath { program: String },
+    #[error(transparent)]
+    Memory(#[from] NoRoom),
     #[error("cannot make a {what}: {source}; the limit of open files may be reached (ulimit -n)")]
     Descriptor {
         what: &'static str,
@@ -44,6 +47,7 @@ impl LaunchError {
                 }
             },
             LaunchError::NotInPath { .. } => return false,
+            LaunchError::Memory(_) => return true,
         };
         limits::is_starvation(source)
     }
@@ -52,6 +56,9 @@ impl LaunchError {
 /// The blocking part: descriptors, cgroup, spawn, log plane.
 pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
     let descriptor = |what| move |source| LaunchError::Descriptor { what, source };
+    if let Some(no_room) = ctx.memory.refusal() {
+        return Err(no_room.into());
+    }
     let (stdin_read, stdin_write) = fds::input_pipe().map_err(descriptor("pipe"))?;
     let (out_read, out_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
     let (err_read, err_write) = fds::output_pipe().map_err(descriptor("pipe"))?;

@@ -15,6 +15,7 @@ use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::Standing;
 use crate::core::signal::Signal;
 use crate::sys::cgroup::CgroupRoot;
+use crate::sys::memory_room::MemoryRoom;
 use crate::sys::spawn::UserIds;
 use crate::sys::{pidfd, procfs};
 use serde_json::Value;
@@ -79,6 +80,8 @@ pub struct Running {
     pub roots: Arc<Roots>,
     /// Where cgroups are made, if they can be.
     pub cgroups: Option<Arc<CgroupRoot>>,
+    /// Whether there is memory for one more run.
+    pub memory: Arc<MemoryRoom>,
     /// All runs in progress.
     pub runs: Arc<Runs>,
     /// Tells our runs from another daemon's in the marker; a successor of ours keeps it.

@@ -181,6 +181,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         roots: Arc::clone(&roots),
         runs: Arc::clone(&runs),
         cgroups: cgroups(),
+        memory: Arc::default(),
         daemon: estate.mark,
         keeper: keeper.clone(),
         cluster: Registry::new(tasks.clone(), home.root().to_owned(), keeper.clone()),

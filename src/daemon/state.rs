@@ -278,20 +278,24 @@ impl TableState {
         struct Schema {
             schema: u32,
         }
+        // The first entry says what the others are; a newer one may be a head that we can't read.
+        let known = |found| match found {
+            0..=SCHEMA => Ok(()),
+            _ => Err(StateError::TooNew { found }),
+        };
         let mut entries = entries.into_iter();
         let first = entries.next().ok_or(StateError::Empty)?;
         let version: Version = serde_json::from_slice(first)?;
-        if version.head.schema > SCHEMA {
-            return Err(StateError::TooNew {
-                found: version.head.schema,
-            });
-        }
+        known(version.head.schema)?;
         let mut head: Option<Head> = None;
         let mut apps: BTreeMap<PmId, InstanceState> = BTreeMap::new();
         let mut confs: BTreeMap<PmId, Map<String, Value>> = BTreeMap::new();
         for entry in std::iter::once(first).chain(entries) {
             match serde_json::from_slice(entry)? {
-                Entry::Head(latest) => head = Some(latest),
+                Entry::Head(latest) => {
+                    known(latest.schema)?;
+                    head = Some(latest);
+                }
                 Entry::App(app) => drop(apps.insert(app.id, *app)),
                 Entry::Conf(id, conf) => drop(confs.insert(id, conf)),
                 Entry::Gone(id) => {
@@ -596,6 +600,14 @@ mod tests {
         let error = TableState::from_entries([newer.as_bytes()]).unwrap_err();
         assert!(error.to_string().contains("use the newer one"));
         assert!(TableState::from_entries([b"{".as_slice()]).is_err());
+        let head = |schema| {
+            let head = table().head(0, "d", 1);
+            let text = String::from_utf8(head.to_bytes()).unwrap();
+            text.replace(&format!(":{SCHEMA},"), &format!(":{schema},"))
+        };
+        let (good, later) = (head(SCHEMA), head(SCHEMA + 1));
+        let error = TableState::from_entries([good.as_bytes(), later.as_bytes()]).unwrap_err();
+        assert!(matches!(error, StateError::TooNew { .. }));
         assert!(matches!(
             TableState::from_entries([]),
             Err(StateError::Empty)

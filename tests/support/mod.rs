@@ -6,5 +6,6 @@ pub mod disk;
 pub mod home;
 pub mod http_load;
 pub mod pm2_client;
+pub mod successor;
 
 pub use home::{Home, Ran, eventually};
