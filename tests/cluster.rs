@@ -142,17 +142,145 @@ fn workers_come_and_go_while_others_serve() {
     if no_node() {
         return;
     }
-    let (home, port) = serving(2, json!({}));
+    let (home, port) = serving(2, json!({"listen_timeout": 30_000}));
     let load = Load::start(port, 3, 1);
     home.run(&["scale", "web", "4"]).ok();
-    // A worker that does not listen yet could be the one that is left.
-    until_logged(&home, "web", &[0, 1, 2, 3], "listens");
+    // The one that is left may not listen yet.
     for count in ["1", "3"] {
         home.run(&["scale", "web", count]).ok();
     }
     let seen = load.finish();
     assert_eq!(seen.failed, Vec::<String>::new());
     assert_eq!(pids(&home, "web").len(), 3);
+}
+
+/// Listens at once, but once there is a file `slow` in its folder only when there is a file `go`.
+const LATE: &str = "console.log('begins');
+const fs = require('fs'), server = require('http').createServer((q, r) => r.end(String(process.pid)));
+const listen = () => server.listen(process.env.PORT, () => console.log('listens'));
+if (!fs.existsSync('slow')) listen();
+else { const timer = setInterval(() => { if (fs.existsSync('go')) { clearInterval(timer); listen(); } }, 20); }\n";
+
+/// One worker of [`LATE`] that listens; whoever comes after it waits for `go`.
+fn late() -> (Home, u16, u32) {
+    let (home, port) = (Home::new(), free_ports(1));
+    let script = home.app("late.js", LATE);
+    start(
+        &home,
+        &json!({"name": "web", "script": script, "cwd": home.apps(), "exec_mode": "cluster", "instances": 1,
+                "kill_timeout": 30_000, "listen_timeout": 60_000, "env": {"PORT": port.to_string()}}),
+    );
+    answered(port);
+    std::fs::write(home.apps().join("slow"), "").unwrap();
+    let pid = pids(&home, "web")[0];
+    (home, port, pid)
+}
+
+fn restarts(home: &Home) -> u64 {
+    home.item("web")["pm2_env"]["restart_time"]
+        .as_u64()
+        .unwrap()
+}
+
+#[test]
+fn the_only_worker_that_listens_serves_until_another_does() {
+    if no_node() {
+        return;
+    }
+    let (home, port, first) = late();
+    let load = Load::start(port, 1, 1);
+    home.run(&["scale", "web", "2"]).ok();
+    home.until_file_has("logs/web-out-1.log", "begins");
+    std::thread::scope(|scope| {
+        let scaled = scope.spawn(|| home.run(&["scale", "web", "1"]));
+        eventually("the first is to leave", || {
+            let text = home.read("pm2.log");
+            text.contains("leaves once another").then_some(())
+        });
+        for _ in 0..20 {
+            assert_eq!(answered(port), first.to_string());
+        }
+        std::fs::write(home.apps().join("go"), "").unwrap();
+        scaled.join().unwrap().ok();
+    });
+    assert!(!lives(first));
+    let seen = load.finish();
+    assert_eq!(seen.failed, Vec::<String>::new());
+    assert_eq!(pids(&home, "web"), [answered(port).parse::<u32>().unwrap()]);
+}
+
+#[test]
+fn a_reload_goes_on_under_another_daemon() {
+    if no_node() {
+        return;
+    }
+    let (home, port, first) = late();
+    let load = Load::start(port, 2, 0);
+    eventually("every client has a worker", || {
+        (load.begun() == 2).then_some(())
+    });
+    let daemon = home.daemon_pid().unwrap();
+    std::thread::scope(|scope| {
+        // Whoever asked loses its connection.
+        scope.spawn(|| home.run(&["reload", "web"]));
+        eventually("the successor begins", || {
+            (home.read("logs/web-out-0.log").matches("begins").count() == 2).then_some(())
+        });
+        kill(daemon, 9);
+        eventually("another daemon", || {
+            home.daemon_pid().filter(|pid| *pid != daemon)
+        });
+    });
+    assert!(lives(first));
+    assert_eq!(answered(port), first.to_string(), "it serves on");
+    let second = pids(&home, "web")[0];
+    assert!(second != first && lives(second));
+    std::fs::write(home.apps().join("go"), "").unwrap();
+    eventually("the first has left", || (!lives(first)).then_some(()));
+    assert_eq!(answered(port), second.to_string());
+    let seen = load.finish();
+    assert_eq!(seen.failed, Vec::<String>::new());
+    assert_eq!((pids(&home, "web"), restarts(&home)), (vec![second], 1));
+    // What is reloaded can be reloaded again, and the end of it is the end of all.
+    home.run(&["reload", "web"]).ok();
+    assert_eq!(restarts(&home), 2);
+    home.run(&["delete", "web"]).ok();
+    assert!(!lives(second));
+}
+
+#[test]
+fn workers_of_another_user_leave_as_gracefully() {
+    use std::os::unix::fs::PermissionsExt;
+    if no_node() {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        println!("NOT TESTED: workers of another user need root");
+        return;
+    }
+    let (home, port, folder) = (Home::new(), free_ports(1), tempfile::tempdir().unwrap());
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let script = folder.path().join("web.js");
+    std::fs::write(&script, SERVER).unwrap();
+    start(
+        &home,
+        &json!({"name": "web", "script": script, "cwd": folder.path(), "uid": 65534, "gid": 65534, "exec_mode": "cluster", "instances": 2,
+                "kill_timeout": 30_000, "env": {"PORT": port.to_string()}}),
+    );
+    answered(port);
+    for pid in pids(&home, "web") {
+        let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(words.contains("fornax-drain.cjs"), "{words}");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("Uid:\t65534"), "{status}");
+    }
+    let load = Load::start(port, 4, 1);
+    for _ in 0..3 {
+        home.run(&["reload", "web"]).ok();
+    }
+    let seen = load.finish();
+    assert_eq!(seen.failed, Vec::<String>::new());
+    assert!(seen.bodies.len() > 2, "{seen:?}");
 }
 
 #[test]

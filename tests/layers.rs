@@ -60,10 +60,6 @@ const LONG: &[(&str, &str)] = &[
     ("src/cli/options.rs", "a table of PM2's options"),
     ("src/core/instance.rs", "the machine: one state, one match"),
     ("src/core/spec/keys.rs", "a table of PM2's app keys"),
-    (
-        "src/adapters/runner.rs",
-        "one run from spawn to the last descendant",
-    ),
 ];
 
 struct Source {

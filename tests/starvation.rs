@@ -8,7 +8,7 @@ mod support;
 use fornax::pm2::client::Client;
 use serde_json::{Value, json};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use support::disk::SmallDisk;
@@ -314,4 +314,98 @@ fn a_clock_that_jumps_by_hours_moves_no_timer() {
     });
     stop.ok();
     assert!(begun.elapsed() >= Duration::from_millis(700) && !lives(pid));
+}
+
+/// A memory cgroup of v1 or v2 below our own with this limit, in bytes. `None`, and a word, where none can be made.
+struct SmallMemory {
+    group: PathBuf,
+    procs: PathBuf,
+}
+
+impl SmallMemory {
+    fn new(limit: u64) -> Option<Self> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let name = format!("fornax-test-{}", std::process::id());
+        for line in own.lines() {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+            let (mount, file) = match controllers {
+                "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                "" => ("/sys/fs/cgroup", "memory.max"),
+                _ => continue,
+            };
+            let group = Path::new(mount).join(path).join(&name);
+            let made = std::fs::create_dir(&group);
+            if made.is_ok() && std::fs::write(group.join(file), limit.to_string()).is_ok() {
+                let procs = group.join("cgroup.procs");
+                return Some(Self { group, procs });
+            }
+            let _ = std::fs::remove_dir(&group);
+        }
+        println!("NOT TESTED: a memory limit of our own cgroup; no memory cgroup can be made here");
+        None
+    }
+}
+
+impl Drop for SmallMemory {
+    fn drop(&mut self) {
+        // It goes once the last process has left it.
+        let until = Instant::now() + Duration::from_secs(30);
+        while std::fs::remove_dir(&self.group).is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Takes so much memory as the file `want` beside it says, in MiB, and gives it back when that says less.
+const HOG: &str = "import time\nheld = bytearray()\nwhile True:\n    want = int(open('want').read() or 0) << 20\n    if want != len(held):\n        held = bytearray(b'x') * want\n        print('holds', want >> 20, flush=True)\n    time.sleep(0.05)\n";
+
+#[test]
+fn a_memory_limit_that_is_close_holds_new_runs_back_and_no_others() {
+    if !is_there("python3") {
+        return;
+    }
+    const LIMIT: u64 = 256 << 20;
+    let Some(memory) = SmallMemory::new(LIMIT) else {
+        return;
+    };
+    let home = Home::new();
+    let (app, hog) = (home.app("app.sh", APP), home.app("hog.py", HOG));
+    let want = |mib: u64| std::fs::write(home.apps().join("want"), mib.to_string()).unwrap();
+    want(0);
+    // Keeper, daemon and apps are born in the group.
+    let procs = memory.procs.to_str().unwrap();
+    let enter = format!("echo $$ > {procs} && exec \"$0\" \"$@\"");
+    let program = home.program().to_str().unwrap().to_owned();
+    let entered = home
+        .command(
+            Path::new("sh"),
+            &["-c", &enter, &program, "start", &app, "--name", "old"],
+        )
+        .status()
+        .unwrap();
+    assert!(entered.success());
+    home.run(&["start", &hog, "--interpreter", "python3"]).ok();
+    let steady = home.pid("hog");
+    let used = std::fs::read_to_string(memory.group.join("memory.usage_in_bytes"))
+        .or_else(|_| std::fs::read_to_string(memory.group.join("memory.current")))
+        .unwrap();
+    let used: u64 = used.trim().parse().unwrap();
+    // Within a twentieth of the limit, and 6 MiB below it.
+    let fill = (LIMIT - used) / (1 << 20) - 6;
+    want(fill);
+    home.until_file_has("logs/hog-out.log", &format!("holds {fill}"));
+    home.run(&["start", &app, "--name", "new"])
+        .fails("memory is short");
+    assert_eq!(home.status("new"), "errored");
+    kill(home.pid("old"), 9);
+    let item = home.until_status("old", "waiting restart");
+    assert_eq!(item["pm2_env"]["restart_time"], 0);
+    assert_eq!((home.pid("hog"), lives(steady)), (steady, true));
+    want(0);
+    let item = home.until_status("old", "online");
+    assert_eq!(item["pm2_env"]["restart_time"], 1, "nobody has helped it");
+    home.run(&["restart", "new"]).ok();
+    assert_eq!(home.status("new"), "online");
+    home.run(&["kill"]).ok();
 }

@@ -6,92 +6,8 @@ mod support;
 
 use fornax::pm2::client::Client;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 use support::home::{Home, eventually, kill, lives};
-
-/// Writes numbered lines for ever, in bursts.
-const WRITER: &str = "#!/bin/bash\nn=0\nwhile :; do\n  for i in {1..50}; do echo \"line $((n += 1)) of a flood that does not end\"; done\n  sleep 0.02\ndone\n";
-
-/// Python as people write it: without a flush.
-const PYTHON: &str = "import time\nn = 0\nwhile True:\n    n += 1\n    print(f'line {n} from python')\n    time.sleep(0.001)\n";
-
-/// A Node app that answers messages and counts what it has sent.
-const NODE: &str = "let n = 0;\nprocess.on('message', (m) => { if (m && m.topic === 'echo') console.log('heard ' + m.data.word); });\nprocess.on('disconnect', () => console.log('DISCONNECTED'));\nsetInterval(() => { n += 1; console.log('line ' + n + ' from node'); process.send({type: 'axm:monitor', data: {sent: {value: n}}}); }, 2);\n";
-
-/// What must not change of an instance.
-#[derive(Debug, PartialEq)]
-struct Identity {
-    id: u64,
-    pid: u64,
-    restarts: u64,
-    created_at: u64,
-    unique_id: String,
-    status: String,
-}
-
-fn identities(home: &Home) -> BTreeMap<String, Identity> {
-    home.list()
-        .into_iter()
-        .map(|item| {
-            let env = &item["pm2_env"];
-            let identity = Identity {
-                id: item["pm_id"].as_u64().unwrap(),
-                pid: item["pid"].as_u64().unwrap(),
-                restarts: env["restart_time"].as_u64().unwrap(),
-                created_at: env["created_at"].as_u64().unwrap(),
-                unique_id: env["unique_id"].as_str().unwrap().to_owned(),
-                status: env["status"].as_str().unwrap().to_owned(),
-            };
-            (
-                format!("{}:{}", item["name"].as_str().unwrap(), identity.id),
-                identity,
-            )
-        })
-        .collect()
-}
-
-fn status(home: &Home) -> Value {
-    let mut client = Client::connect(&home.root().join("rpc.sock")).unwrap();
-    client.call("fornaxStatus", &[json!({})]).unwrap()
-}
-
-fn keeper_pid(home: &Home) -> u32 {
-    u32::try_from(status(home)["keeper"].as_u64().expect("there is a keeper")).unwrap()
-}
-
-/// Waits for a daemon that is not this one; how long that took.
-fn until_another(home: &Home, before: u32) -> Duration {
-    let began = Instant::now();
-    eventually("another daemon answers", || {
-        let mut client = Client::connect(&home.root().join("rpc.sock")).ok()?;
-        let told: Value = client.call("fornaxStatus", &[json!({})]).ok()?;
-        (told["pid"] != before).then_some(())
-    });
-    began.elapsed()
-}
-
-fn kill_daemon(home: &Home) -> Duration {
-    let pid = home.daemon_pid().unwrap();
-    kill(pid, 9);
-    until_another(home, pid)
-}
-
-/// Every numbered line once, in order, from the first; how many.
-#[track_caller]
-fn assert_whole(home: &Home, log: &str) -> u64 {
-    let text = home.read(log);
-    let mut expected = 0;
-    for line in text.lines().filter(|line| !line.starts_with("heard ")) {
-        let number: u64 = line
-            .strip_prefix("line ")
-            .and_then(|rest| rest.split(' ').next()?.parse().ok())
-            .unwrap_or_else(|| panic!("{log}: a torn line after {expected}: {line:?}"));
-        expected += 1;
-        assert_eq!(number, expected, "{log}: lost or doubled");
-    }
-    expected
-}
+use support::successor::*;
 
 fn busy_home() -> Home {
     let home = Home::with(&[("FORNAX_HTTP", "127.0.0.1:0")]);
@@ -149,6 +65,34 @@ fn ten_times_the_daemon_is_killed_under_a_flood_and_nothing_is_lost() {
         let lines = assert_whole(&home, &format!("logs/{log}-out.log"));
         assert!(lines > 100, "{log}: {lines}");
     }
+}
+
+#[test]
+fn http_that_was_switched_off_stays_off_and_one_that_was_moved_stays_where_it_is() {
+    let home = Home::with(&[("FORNAX_HTTP", "127.0.0.1:0")]);
+    home.run(&["ping"]).ok();
+    let rpc = home.root().join("rpc.sock");
+    let listen = |address: &str| -> Value {
+        let mut client = Client::connect(&rpc).unwrap();
+        client
+            .call("fornaxListen", &[json!({"address": address})])
+            .unwrap()
+    };
+    let first = home.http();
+    listen("off");
+    for _ in 0..2 {
+        kill_daemon(&home);
+        let state = eventually("HTTP is decided on", || {
+            let told = status(&home)["http"]["state"].clone();
+            (told != "pending").then_some(told)
+        });
+        assert_eq!(state, "off");
+        assert!(std::net::TcpStream::connect(&first).is_err());
+    }
+    listen("127.0.0.1:0");
+    let second = home.http();
+    kill_daemon(&home);
+    assert_eq!(home.http(), second);
 }
 
 #[test]

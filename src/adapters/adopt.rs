@@ -2,6 +2,7 @@
 
 use super::channel::Channel;
 use super::cluster::WorkerSeat;
+use super::ending::Ending;
 use super::keeper::Inheritance;
 use super::logs::{LogConfig, RunLogs};
 use super::runner::{self, CHANNEL_QUEUE, Launched, RunHandle, Running, Told};
@@ -58,17 +59,21 @@ pub fn adopt(
         let seat = WorkerSeat { app, sched, outbox };
         ctx.cluster.enter((plan.id, plan.generation), seat);
     }
-    let handle = RunHandle::adopted(plan.pid, tree, input, outbox, &plan.facts);
+    let handle = RunHandle::new(plan.pid, tree, input, outbox, plan.facts.oom_kills);
     // A pid that belongs to another process by now is none of ours.
     let same = procfs::stat(plan.pid).is_some_and(|now| {
         plan.facts
             .start_time
             .is_none_or(|start| start == now.start_time)
     });
-    let pidfd = same.then(|| pidfd::open(plan.pid).and_then(runner::watched));
+    let ending = if same {
+        Ending::of(plan.pid, pidfd::open(plan.pid), ctx.keeper.clone())
+    } else {
+        Ending::past(plan.pid, ctx.keeper.clone())
+    };
     let launched = Launched {
         handle: Arc::new(handle),
-        pidfd: pidfd.and_then(Result::ok),
+        ending,
         channel: channel.and_then(|fd| Channel::new(fd).ok()),
         outbox: inbox,
     };

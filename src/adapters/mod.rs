@@ -3,13 +3,16 @@
 pub mod adopt;
 pub mod channel;
 pub mod cluster;
+mod ending;
 pub mod event;
 pub mod host;
 pub mod keeper;
+mod launch;
 pub mod logs;
 pub mod probes;
 pub mod records;
 pub mod runner;
+pub mod runs;
 pub mod sampler;
 pub mod tree;
 pub mod watch;

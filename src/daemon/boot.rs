@@ -17,7 +17,8 @@ use super::{memory_limits, sampling, telemetry, warm};
 use crate::adapters::cluster::Registry;
 use crate::adapters::keeper::Keeper;
 use crate::adapters::logs::{LogOptions, LogPlane};
-use crate::adapters::runner::{Running, Runs};
+use crate::adapters::runner::Running;
+use crate::adapters::runs::Runs;
 use crate::adapters::tree::Roots;
 use crate::core::keeping::{self, Held, Key};
 use crate::core::spec::home::Home;
@@ -180,6 +181,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
         roots: Arc::clone(&roots),
         runs: Arc::clone(&runs),
         cgroups: cgroups(),
+        memory: Arc::default(),
         daemon: estate.mark,
         keeper: keeper.clone(),
         cluster: Registry::new(tasks.clone(), home.root().to_owned(), keeper.clone()),

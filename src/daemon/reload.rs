@@ -1,15 +1,18 @@
 //! The second run of an instance whose worker is being replaced without a gap.
 
 use super::snapshot::Axm;
-use super::table::Instance;
+use super::table::{Instance, Table};
+use crate::adapters::tree::RunFacts;
 use crate::core::instance::Machine;
-use crate::core::spec::app::AppSpec;
+use crate::core::spec::app::{AppSpec, Defaults, SpecError};
 use crate::core::spec::conf::Conf;
 use crate::core::units::Millis;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// How far a reload has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// The predecessor serves on until its successor listens.
     Waiting,
@@ -27,6 +30,8 @@ pub struct Reload {
     pub spec: Arc<AppSpec>,
     /// How far it has come.
     pub phase: Phase,
+    /// What makes it known to another daemon.
+    pub facts: Option<RunFacts>,
     conf: Conf,
     created_at_ms: Option<u64>,
     started_at_ms: u64,
@@ -44,6 +49,7 @@ impl Reload {
             other,
             spec: Arc::clone(&instance.spec),
             phase: Phase::Waiting,
+            facts: instance.facts.clone(),
             conf: instance.conf.clone(),
             created_at_ms: instance.created_at_ms,
             started_at_ms: instance.started_at_ms,
@@ -59,6 +65,7 @@ impl Reload {
         std::mem::swap(&mut self.spec, &mut instance.spec);
         std::mem::swap(&mut self.conf, &mut instance.conf);
         std::mem::swap(&mut self.axm, &mut instance.axm);
+        std::mem::swap(&mut self.facts, &mut instance.facts);
         instance.machine.wanted = true;
         instance.created_at_ms = self.created_at_ms;
         instance.started_at_ms = self.started_at_ms;
@@ -66,4 +73,68 @@ impl Reload {
         instance.exit_code = self.exit_code;
         self.phase = Phase::Ending;
     }
+
+    /// As it is handed to another daemon, beside an instance with this configuration.
+    pub fn state(&self, conf: &Conf) -> ReloadState {
+        ReloadState {
+            machine: self.other.clone(),
+            phase: self.phase,
+            facts: self.facts.clone(),
+            conf: (self.conf != *conf).then(|| self.conf.to_map()),
+            created_at_ms: self.created_at_ms,
+            started_at_ms: self.started_at_ms,
+            started: self.started,
+            exit_code: self.exit_code,
+            axm: Axm::clone(&self.axm),
+        }
+    }
+
+    /// Back from that, beside an instance of this table.
+    pub fn restore(
+        state: ReloadState,
+        (spec, conf): (&Arc<AppSpec>, &Conf),
+        table: &mut Table,
+        defaults: Defaults,
+    ) -> Result<Self, SpecError> {
+        let (spec, conf) = match &state.conf {
+            Some(map) => (
+                Arc::new(AppSpec::from_map(map, defaults)?),
+                table.share(map),
+            ),
+            None => (Arc::clone(spec), conf.clone()),
+        };
+        Ok(Self {
+            other: state.machine,
+            spec,
+            phase: state.phase,
+            facts: state.facts,
+            conf,
+            created_at_ms: state.created_at_ms,
+            started_at_ms: state.started_at_ms,
+            started: state.started,
+            exit_code: state.exit_code,
+            axm: Arc::new(state.axm),
+        })
+    }
+}
+
+/// A [`Reload`] in the table that is handed over (since schema 3).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadState {
+    /// The other run's lifecycle.
+    pub machine: Machine,
+    phase: Phase,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    facts: Option<RunFacts>,
+    /// What it was started with; none: what the instance has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conf: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created_at_ms: Option<u64>,
+    started_at_ms: u64,
+    started: Millis,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Axm::is_empty")]
+    axm: Axm,
 }

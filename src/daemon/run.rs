@@ -1,6 +1,7 @@
 //! The daemon's loop: one task that owns the table, and awaits nothing but its inputs and one timer.
 
 mod commands;
+mod leave;
 mod paced;
 mod reload;
 mod remember;
@@ -226,6 +227,7 @@ impl<W: World> Daemon<W> {
         instance.started_at_ms = now.wall_ms;
         instance.started = now.mono;
         instance.probe = None;
+        instance.listens = false;
         instance.upkeep.why = None;
         let generation = instance.machine.generation;
         let mode = if instance.spec.cluster {
@@ -359,6 +361,7 @@ impl<W: World> Daemon<W> {
                 }));
                 instance.exit_code = Some(cause.pm2_code());
                 instance.axm = Arc::default();
+                instance.listens = false;
                 let root = instance.machine.run().map(|run| run.pid);
                 self.written.ended.extend(root);
                 self.world.stop_probe(id);

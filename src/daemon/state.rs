@@ -3,6 +3,7 @@
 //! It is written as entries, one for each thing that has changed, and read as a whole: of two entries for one thing the later
 //! one counts. What is not in here must not be needed to go on (docs/adr/0002).
 
+use super::reload::{Reload, ReloadState};
 use super::snapshot::Axm;
 use super::table::{Instance, Now, Table};
 use crate::adapters::tree::RunFacts;
@@ -18,11 +19,16 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The schema written now. A reader takes this one and every older one.
+/// The schema written now. A reader takes this one and every older one, and refuses a newer one: then the older program does
+/// not get the job.
 ///
 /// - 1: the whole table as one JSON object; never written by a released Fornax.
 /// - 2: entries; what a run is known by, its probe's verdict, and what its app has told.
-pub const SCHEMA: u32 = 2;
+/// - 3: a reload under way, and which workers listen.
+///
+/// A field that is added needs a default, for tables from before it. It needs a new number, and a fixture of the old one, if a
+/// program that does not know it must not go on from such a table: else that one passes over it, and takes the default.
+pub const SCHEMA: u32 = 3;
 
 /// One thing that has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,6 +142,12 @@ pub struct InstanceState {
     /// What the app has told.
     #[serde(default, skip_serializing_if = "Axm::is_empty")]
     pub axm: Axm,
+    /// Its latest run is a cluster worker that listens.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub listens: bool,
+    /// Its worker is being replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload: Option<Box<ReloadState>>,
 }
 
 /// Why a table can't be taken over.
@@ -199,7 +211,12 @@ impl Table {
         for saved in state.instances {
             let spec = Arc::new(AppSpec::from_map(&saved.conf, defaults)?);
             let conf = table.share(&saved.conf);
+            let reload = saved.reload.map(|reload| {
+                Reload::restore(*reload, (&spec, &conf), &mut table, defaults).map(Box::new)
+            });
             let instance = Instance {
+                reload: reload.transpose()?,
+                listens: saved.listens,
                 machine: saved.machine,
                 unique_id: saved.unique_id.into(),
                 version: saved.version.into(),
@@ -261,20 +278,24 @@ impl TableState {
         struct Schema {
             schema: u32,
         }
+        // The first entry says what the others are; a newer one may be a head that we can't read.
+        let known = |found| match found {
+            0..=SCHEMA => Ok(()),
+            _ => Err(StateError::TooNew { found }),
+        };
         let mut entries = entries.into_iter();
         let first = entries.next().ok_or(StateError::Empty)?;
         let version: Version = serde_json::from_slice(first)?;
-        if version.head.schema > SCHEMA {
-            return Err(StateError::TooNew {
-                found: version.head.schema,
-            });
-        }
+        known(version.head.schema)?;
         let mut head: Option<Head> = None;
         let mut apps: BTreeMap<PmId, InstanceState> = BTreeMap::new();
         let mut confs: BTreeMap<PmId, Map<String, Value>> = BTreeMap::new();
         for entry in std::iter::once(first).chain(entries) {
             match serde_json::from_slice(entry)? {
-                Entry::Head(latest) => head = Some(latest),
+                Entry::Head(latest) => {
+                    known(latest.schema)?;
+                    head = Some(latest);
+                }
                 Entry::App(app) => drop(apps.insert(app.id, *app)),
                 Entry::Conf(id, conf) => drop(confs.insert(id, conf)),
                 Entry::Gone(id) => {
@@ -308,10 +329,13 @@ const MOST: u64 = 1 << 31;
 /// would be given out twice.
 fn counters(state: &TableState) -> Result<(u32, u64), StateError> {
     let (mut ids, mut generations, mut runs) = (u64::from(state.next_id), state.next_generation, 0);
-    for InstanceState { id, machine, .. } in &state.instances {
-        ids = ids.max(u64::from(id.0) + 1);
-        generations = generations.max(machine.generation.0 >> 32);
-        runs = runs.max(machine.generation.number());
+    for instance in &state.instances {
+        ids = ids.max(u64::from(instance.id.0) + 1);
+        let other = instance.reload.as_ref().map(|reload| &reload.machine);
+        for machine in std::iter::once(&instance.machine).chain(other) {
+            generations = generations.max(machine.generation.0 >> 32);
+            runs = runs.max(machine.generation.number());
+        }
     }
     if ids.max(generations).max(runs.into()) > MOST {
         return Err(StateError::Counters);
@@ -339,6 +363,11 @@ fn instance_state(instance: &Instance) -> InstanceState {
         probe: instance.probe.clone(),
         service: Some(instance.service.clone()),
         axm: Axm::clone(&instance.axm),
+        listens: instance.listens,
+        reload: instance
+            .reload
+            .as_ref()
+            .map(|reload| Box::new(reload.state(&instance.conf))),
     }
 }
 
@@ -346,11 +375,42 @@ fn instance_state(instance: &Instance) -> InstanceState {
 mod tests {
     use super::*;
     use crate::core::exit::ExitCause;
-    use crate::core::instance::{Run, State};
+    use crate::core::instance::{FailReason, IdleReason, Run, State};
     use serde_json::json;
 
     /// Written by schema 1; never to be changed. A new schema gets a fixture of its own beside it.
     const FIXTURE_1: &str = include_str!("../../tests/fixtures/state/schema-1.json");
+
+    /// Written by a real daemon of schema 2, its paths and environment apart.
+    const FIXTURE_2: &str = include_str!("../../tests/fixtures/state/schema-2.jsonl");
+
+    fn of_lines(text: &str) -> TableState {
+        TableState::from_entries(text.lines().map(str::as_bytes)).unwrap()
+    }
+
+    /// What is written of a table now, and read again.
+    fn rewritten(table: &Table) -> Table {
+        let mut entries = vec![table.head(77, "d", 42).to_bytes()];
+        for (id, instance) in &table.instances {
+            entries.push(Entry::Conf(*id, instance.conf.to_map()).to_bytes());
+            entries.push(table.entry(*id).to_bytes());
+        }
+        let state = TableState::from_entries(entries.iter().map(Vec::as_slice)).unwrap();
+        assert_eq!(state.schema, SCHEMA);
+        Table::restore(state, Defaults::default(), 0).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_same(one: &Table, other: &Table) {
+        let ids = |table: &Table| table.instances.keys().copied().collect::<Vec<_>>();
+        assert_eq!(ids(one), ids(other));
+        for id in ids(one) {
+            assert_eq!(one.entry(id), other.entry(id));
+            assert_eq!(one.instances[&id].conf, other.instances[&id].conf);
+        }
+        let counters = |table: &Table| (table.next_id, table.next_generation);
+        assert_eq!(counters(one), counters(other));
+    }
 
     fn table() -> Table {
         let mut table = Table::default();
@@ -423,6 +483,92 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_schema_2_is_gone_on_with_whatever_its_apps_were_doing() {
+        let state = of_lines(FIXTURE_2);
+        assert_eq!(state.schema, 2);
+        assert_eq!(state.epoch_ms, Some(2_166_861));
+        assert_eq!((state.next_id, state.next_generation), (9, 9));
+        let table = Table::restore(state, Defaults::default(), 0).unwrap();
+        let states: Vec<(&str, &State)> = table
+            .instances
+            .values()
+            .map(|instance| (&*instance.spec.name, &instance.machine.state))
+            .collect();
+        let names: Vec<&str> = states.iter().map(|(name, _)| *name).collect();
+        let of = |name: &str| states.iter().find(|known| known.0 == name).unwrap().1;
+        assert_eq!(
+            names,
+            [
+                "web", "web", "crash", "gaveup", "done", "stubborn", "probed", "off"
+            ]
+        );
+        assert!(matches!(of("web"), State::Online(_)));
+        assert!(matches!(of("crash"), State::Backoff { .. }));
+        assert!(matches!(of("gaveup"), State::Failed(FailReason::GaveUp(_))));
+        assert!(matches!(of("done"), State::Idle(IdleReason::Ended(_))));
+        assert!(matches!(of("off"), State::Idle(IdleReason::Disabled)));
+        let State::Stopping(stopping) = of("stubborn") else {
+            panic!("{:?}", of("stubborn"));
+        };
+        assert!(stopping.asked && stopping.exited.is_none() && stopping.run.is_some());
+        let probed = &table.instances[&PmId(6)];
+        assert_eq!(
+            probed.probe.as_ref().map(|known| known.0),
+            Some(Verdict::Healthy)
+        );
+        let facts = probed.facts.as_ref().unwrap();
+        assert!(facts.start_time.is_some() && facts.cgroup.is_some());
+        assert!(table.instances[&PmId(0)].axm.monitor.contains_key("served"));
+        let crash = &table.instances[&PmId(2)];
+        let last = crash.last_exit.as_ref().unwrap();
+        assert_eq!(last.cause, ExitCause::Code(3));
+        assert_eq!(last.stderr_tail, ["no such model"]);
+    }
+
+    #[test]
+    fn an_upgrade_over_one_or_two_schemas_loses_nothing() {
+        let states = [
+            TableState::from_text(FIXTURE_1.as_bytes()).unwrap(),
+            of_lines(FIXTURE_2),
+        ];
+        for (state, schema) in states.into_iter().zip(1..) {
+            assert_eq!(state.schema, schema);
+            let old = Table::restore(state, Defaults::default(), 0).unwrap();
+            assert!(!old.instances.is_empty());
+            assert_same(&rewritten(&old), &old);
+        }
+    }
+
+    #[test]
+    fn a_reload_under_way_is_handed_over() {
+        let mut table = table();
+        let instance = table.instances.get_mut(&PmId(0)).unwrap();
+        instance.facts = Some(RunFacts {
+            start_time: Some(5),
+            ..RunFacts::default()
+        });
+        let mut reload = Reload::of(instance);
+        instance.machine.generation = Generation(instance.machine.generation.0 + (1 << 32));
+        instance.machine.state = State::Spawning;
+        instance.listens = true;
+        reload.facts = instance.facts.take();
+        instance.reload = Some(Box::new(reload));
+        // What the successor is started with is something else.
+        let mut map = instance.conf.to_map();
+        map.insert("env".to_owned(), json!({"A": "2"}));
+        let conf = table.share(&map);
+        table.instances.get_mut(&PmId(0)).unwrap().conf = conf;
+        table.assess(PmId(0), 0);
+        let again = rewritten(&table);
+        table.next_generation = again.next_generation;
+        assert_same(&again, &table);
+        let other = again.instances[&PmId(0)].reload.as_ref().unwrap();
+        assert_eq!(other.other.run().map(|run| run.pid), Some(4711));
+        assert_eq!(other.facts.as_ref().unwrap().start_time, Some(5));
+        assert_eq!(again.next_generation, 2, "the successor's range counts");
+    }
+
+    #[test]
     fn no_id_and_no_generation_is_given_out_twice() {
         let state = |change: fn(&mut TableState)| {
             let mut state = TableState::from_text(FIXTURE_1.as_bytes()).unwrap();
@@ -454,6 +600,14 @@ mod tests {
         let error = TableState::from_entries([newer.as_bytes()]).unwrap_err();
         assert!(error.to_string().contains("use the newer one"));
         assert!(TableState::from_entries([b"{".as_slice()]).is_err());
+        let head = |schema| {
+            let head = table().head(0, "d", 1);
+            let text = String::from_utf8(head.to_bytes()).unwrap();
+            text.replace(&format!(":{SCHEMA},"), &format!(":{schema},"))
+        };
+        let (good, later) = (head(SCHEMA), head(SCHEMA + 1));
+        let error = TableState::from_entries([good.as_bytes(), later.as_bytes()]).unwrap_err();
+        assert!(matches!(error, StateError::TooNew { .. }));
         assert!(matches!(
             TableState::from_entries([]),
             Err(StateError::Empty)

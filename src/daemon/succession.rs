@@ -4,7 +4,9 @@ use super::command::CommandError;
 use crate::adapters::keeper::Keeper;
 use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::{Held, Key};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use crate::sys::fds;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
@@ -58,6 +60,23 @@ impl Succession {
     /// The keeper's pid, if there is one.
     pub fn keeper_pid(&self) -> Option<u32> {
         self.keeper.pid()
+    }
+
+    /// Whether somebody had switched HTTP off in the daemon before this one. It has left something that is no socket then.
+    pub fn http_was_off(&self) -> bool {
+        let left = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        !left.is_empty() && !left.iter().any(fds::is_socket)
+    }
+
+    /// Leaves it to a daemon after this one that HTTP is switched off, whatever its environment says.
+    pub fn leave_http_off(&self) {
+        match File::open("/dev/null") {
+            Ok(nothing) => self.leave_http(&[nothing.as_fd()]),
+            Err(error) => {
+                self.leave_http(&[]);
+                tracing::warn!(%error, "a daemon after this one would serve HTTP again");
+            }
+        }
     }
 
     /// The listeners of HTTP that the daemon before this one has left; only for the first who asks.

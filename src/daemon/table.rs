@@ -65,6 +65,10 @@ pub struct Instance {
     pub service: ServiceState,
     /// It is to be forgotten once it is down.
     pub deleting: bool,
+    /// Its latest run is a cluster worker that listens.
+    pub listens: bool,
+    /// It is to leave once another worker of its app listens, or after a while.
+    pub leaves_later: bool,
     /// Its watch and its cron pattern at work.
     pub upkeep: Upkeep,
     /// Its worker is being replaced, and there is a second run.
@@ -104,6 +108,8 @@ impl Instance {
                 completed: false,
             },
             deleting: false,
+            listens: false,
+            leaves_later: false,
             upkeep: Upkeep::default(),
             reload: None,
             reload_failed: None,

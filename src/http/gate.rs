@@ -186,7 +186,8 @@ fn has_fair_body(request: &Parts) -> Result<(), Problem> {
 fn without_port(host: &str) -> Option<&str> {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => {
-            let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            let is_digits = port.bytes().all(|byte| byte.is_ascii_digit());
+            let is_port = is_digits && port.parse::<u16>().is_ok();
             is_port.then_some(name)?
         }
         _ => host,
@@ -320,6 +321,10 @@ mod tests {
             ("[::1", false),
             ("", false),
             (":9090", false),
+            ("[::1]:65535", true),
+            ("[::1]:65536", false),
+            ("[::1]:444444444444444444444444444444444444444480", false),
+            ("localhost:+80", false),
         ] {
             let got = admit(&gate, Request::get("/health").header("host", host));
             assert_eq!(got.is_ok(), known, "{host:?}: {got:?}");

@@ -96,8 +96,13 @@ struct Open {
 }
 
 impl Server {
-    /// Goes on where the daemon before this one listened; `false` if it left nothing.
+    /// Goes on where the daemon before this one listened, or stays off as it was; `false` if it left nothing.
     async fn take_over(&mut self) -> bool {
+        if self.app.handle.succession.http_was_off() {
+            self.state.send_replace(HttpState::Off);
+            tracing::info!("http stays off");
+            return true;
+        }
         let left = self.app.handle.succession.inherited_http();
         let Some(bound) = Bound::inherited(left) else {
             return false;
@@ -153,6 +158,7 @@ impl Server {
     async fn move_to(&mut self, wanted: &str) -> Result<HttpState, String> {
         let Some(wanted) = address::parse(wanted)? else {
             self.replace(None);
+            self.app.handle.succession.leave_http_off();
             return Ok(HttpState::Off);
         };
         if let Some(open) = &self.open

@@ -38,6 +38,12 @@ pub fn channel_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
+/// Whether it is a socket.
+pub fn is_socket(fd: &OwnedFd) -> bool {
+    let kind = |mode: u32| mode & libc::S_IFMT == libc::S_IFSOCK;
+    nix::sys::stat::fstat(fd).is_ok_and(|stat| kind(stat.st_mode))
+}
+
 fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())

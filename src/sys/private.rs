@@ -48,6 +48,32 @@ pub fn folder(path: &Path) -> io::Result<bool> {
     Ok(found.mode() & 0o022 != 0)
 }
 
+/// Makes sure that `path` is a folder that everybody may read and only this user may write (0755): for what programs of other
+/// users are to load.
+///
+/// # Errors
+/// What is there and is anything else, a link included, is refused (`PermissionDenied`): somebody could put another file into it.
+pub fn readable_folder(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        // Whatever the umask says.
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let found = fs::symlink_metadata(path)?;
+    let ours = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw();
+    if ours && found.mode() & 0o777 == 0o755 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!(
+            "{} is not a folder that only this user may write",
+            path.display()
+        ),
+    ))
+}
+
 /// Listens on a socket that only its owner may connect to (0600), in place of one that is there.
 ///
 /// Between `bind` and `listen` nobody can connect, so the rights are set before anybody could make use of others.

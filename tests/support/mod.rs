@@ -7,5 +7,6 @@ pub mod home;
 pub mod http_load;
 pub mod model_server;
 pub mod pm2_client;
+pub mod successor;
 
 pub use home::{Home, Ran, eventually};

@@ -1,6 +1,9 @@
 //! The few lines that a worker runs before its script, so that it can end without failing a request (`drain.cjs`).
 
+use super::registry::Registry;
 use crate::adapters::runner::RunPlan;
+use crate::sys::private;
+use crate::sys::spawn::UserIds;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -8,8 +11,25 @@ use std::sync::{Mutex, PoisonError};
 
 const TEXT: &str = include_str!("drain.cjs");
 
+impl Registry {
+    /// What a worker that runs as `user` is to load first. Blocking. Without it one leaves as Node leaves, and may fail a request.
+    pub fn preload(&self, user: Option<&UserIds>) -> Option<PathBuf> {
+        let own = nix::unistd::geteuid().as_raw();
+        let installed = if user.is_none_or(|user| user.uid == own) {
+            install(&self.inner.folder)
+        } else {
+            install_for_others()
+        };
+        installed
+            .inspect_err(
+                |error| tracing::warn!(%error, "cannot write what lets workers leave gracefully"),
+            )
+            .ok()
+    }
+}
+
 /// Writes the file into a folder, unless it is there as it should be; its path.
-pub fn install(folder: &Path) -> io::Result<PathBuf> {
+fn install(folder: &Path) -> io::Result<PathBuf> {
     use std::io::Write;
     /// Workers are launched side by side, and the draft is one.
     static TURN: Mutex<()> = Mutex::new(());
@@ -30,6 +50,20 @@ pub fn install(folder: &Path) -> io::Result<PathBuf> {
     file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
     std::fs::rename(&draft, &path)?;
     Ok(path)
+}
+
+/// Writes it where workers of other users can read it, which they can't in our home; its path.
+fn install_for_others() -> io::Result<PathBuf> {
+    let own = format!("fornax-{}", nix::unistd::geteuid());
+    let places = [PathBuf::from("/run/fornax"), std::env::temp_dir().join(own)];
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for folder in places {
+        match private::readable_folder(&folder).and_then(|()| install(&folder)) {
+            Ok(path) => return Ok(path),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Makes a run one of Node's cluster workers: `cluster.isWorker` is true in it, and it asks us for its listeners.

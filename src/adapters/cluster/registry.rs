@@ -4,7 +4,6 @@ use super::accept;
 use super::bind;
 use super::keep;
 use super::listener::{Connection, Listener, Socket, text};
-use super::preload;
 use super::query::Query;
 use crate::adapters::channel::{HandleKind, Outgoing};
 use crate::adapters::keeper::Keeper;
@@ -56,7 +55,7 @@ pub struct Registry {
 pub(super) struct Inner {
     state: Mutex<State>,
     tasks: TaskTracker,
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     pub(super) keeper: Keeper,
     pub(super) workers_ever: AtomicU32,
 }
@@ -99,17 +98,6 @@ impl Registry {
     /// The next worker's `NODE_UNIQUE_ID`, from 1 as Node counts.
     pub fn unique_id(&self) -> u32 {
         self.inner.workers_ever.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// What a worker is to load first. Blocking. Without it one leaves as Node leaves, and may fail a request.
-    pub fn preload(&self) -> Option<PathBuf> {
-        match preload::install(&self.inner.folder) {
-            Ok(path) => Some(path),
-            Err(error) => {
-                tracing::warn!(folder = %self.inner.folder.display(), %error, "cannot write what lets workers leave gracefully");
-                None
-            }
-        }
     }
 
     /// A worker has been spawned, or taken over.

@@ -65,6 +65,11 @@ impl FilePrint {
         self.identity
     }
 
+    /// Its length, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// What stands at `path`; `None`: nothing.
     pub fn of(path: &Path) -> Option<Self> {
         let meta = fs::metadata(path).ok()?;

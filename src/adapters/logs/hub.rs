@@ -2,7 +2,7 @@
 
 use super::config::LogOptions;
 use super::owners::Owner;
-use crate::core::ids::{Generation, PmId, Stream};
+use crate::core::ids::{PmId, Stream};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,8 +14,6 @@ use tokio::sync::Notify;
 pub struct Batch {
     /// Whose.
     pub instance: PmId,
-    /// Of which run.
-    pub generation: Generation,
     /// The app's name.
     pub name: Arc<str>,
     /// Its namespace.
@@ -80,14 +78,10 @@ impl Batch {
     pub(super) fn new(owner: &Owner, first_seq: u64, count: u64, at_ms: u64, text: Bytes) -> Self {
         let (name, namespace) = (Arc::clone(&owner.name), Arc::clone(&owner.namespace));
         let Owner {
-            instance,
-            generation,
-            stream,
-            ..
+            instance, stream, ..
         } = *owner;
         Self {
             instance,
-            generation,
             name,
             namespace,
             stream,

@@ -42,6 +42,7 @@ pub(super) struct Run {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub owner: Arc<Owner>,
+    generation: Generation,
     pub(super) formatter: Formatter,
     sink: u64,
     combined: Option<u64>,
@@ -115,7 +116,7 @@ impl Run {
 impl Lane {
     /// The run it is of.
     pub fn run(&self) -> RunKey {
-        (self.owner.instance, self.owner.generation)
+        (self.owner.instance, self.generation)
     }
 
     /// The sinks it holds.
@@ -165,7 +166,6 @@ impl Outlets {
         let formatter = Formatter::new(&config.format, stream, key.0, &run.name);
         let owner = Arc::new(Owner {
             instance: key.0,
-            generation: key.1,
             name: Arc::clone(&run.name),
             namespace: Arc::clone(&run.namespace),
             stream,
@@ -180,6 +180,7 @@ impl Outlets {
         }
         Lane {
             owner,
+            generation: key.1,
             formatter,
             sink,
             combined,

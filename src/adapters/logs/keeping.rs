@@ -4,7 +4,7 @@ use super::disk::{FilePrint, LogFile};
 use super::format::Moment;
 use super::index::{Index, Mark};
 use super::journal::{Book, FoundSink, Progress, RECORD_WORDS, SavedSpan};
-use super::owners::{Owner, Owners, Span};
+use super::owners::{Owner, Owners};
 use super::rotate;
 use super::sink::Sink;
 use super::stats::SinkStats;
@@ -86,11 +86,7 @@ impl Sink {
         ] = found.record;
         // Its first turn may be the interrupted one: then this is known already.
         sink.index = Index::restored(found.marks);
-        let spans = found.spans.iter().map(|span| Span {
-            from: span.from,
-            owner: Arc::new(span.owner()),
-        });
-        sink.owners = Owners::restored(spans.collect());
+        sink.owners = Owners::restored(found.spans.iter().map(|span| (span.from, span.owner())));
         // It was never saved, or makes no sense.
         let is_sane = (1..MOST_LINES).contains(&next_seq)
             && disk_seq <= next_seq
@@ -148,7 +144,7 @@ impl Sink {
             self.count_written(part as u64, more, first + lines);
             (done, lines) = (done + part, lines + more);
         }
-        book.found_done(done);
+        book.found_done(done, self.left.as_ref().map_or(0, FilePrint::size));
         if done < text.len() {
             if self.is_ready(now) {
                 self.write_lines(&text[done..], first + lines, count - lines, now, book);
@@ -271,7 +267,6 @@ impl SavedSpan {
         let (name, namespace) = ("".into(), "".into());
         Owner {
             instance: self.instance,
-            generation: self.generation,
             name,
             namespace,
             stream: self.stream,

@@ -62,11 +62,10 @@ impl Outlets {
         if !lines.is_empty() {
             let mut text = Vec::new();
             let count = Style::of(turn.style).write(&lines, &turn.decor, &mut text);
-            let (instance, generation, stream) = key;
+            let (instance, _, stream) = key;
             let owner = SavedSpan {
                 from: 0,
                 instance,
-                generation,
                 stream,
             };
             let owner = Arc::new(owner.owner());
@@ -116,7 +115,6 @@ impl Outlets {
                 let owner = SavedSpan {
                     from: 0,
                     instance,
-                    generation,
                     stream,
                 };
                 let owner = Arc::new(owner.owner());

@@ -64,8 +64,8 @@ impl Source {
             seat: None,
             many: false,
         };
-        let owner = &source.lane.owner;
-        let key = (owner.instance, owner.generation, owner.stream);
+        let (instance, generation) = source.lane.run();
+        let key = (instance, generation, source.lane.owner.stream);
         source.seat = outlets.book.seat_stream(key);
         if let Some(seat) = &source.seat {
             let unfinished = outlets.book.unfinished(seat);

@@ -69,16 +69,7 @@ impl<W: World> Daemon<W> {
             Command::Reload { id, env } => self.reload(id, env),
             Command::Delete(id) => {
                 self.known(id)?.deleting = true;
-                // What is scaled down fails no request; what is deleted with all of its app need not wait.
-                let gracefully = self.others_serve(id);
-                self.step(
-                    id,
-                    if gracefully {
-                        Event::Retire
-                    } else {
-                        Event::Stop
-                    },
-                );
+                self.leave(id);
                 self.end_other(id, Event::Stop);
                 one(id, Some(Until::Deleted))
             }

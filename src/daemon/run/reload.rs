@@ -56,7 +56,7 @@ impl<W: World> Daemon<W> {
         Ok((vec![id], Some(Until::Reloaded)))
     }
 
-    fn await_listening(&mut self, id: PmId) {
+    pub(super) fn await_listening(&mut self, id: PmId) {
         let now = self.now();
         if let Some(instance) = self.table.instances.get(&id) {
             let key = TimerKey {
@@ -83,9 +83,13 @@ impl<W: World> Daemon<W> {
 
     /// It had so long to listen: as PM2, it counts as listening, once it runs.
     fn listen_timeout(&mut self, id: PmId, generation: Generation) {
-        let Some(machine) = self.table.instances.get(&id).map(|found| &found.machine) else {
+        let Some(instance) = self.table.instances.get(&id) else {
             return;
         };
+        if instance.leaves_later && instance.machine.generation == generation {
+            return self.leave_now(id);
+        }
+        let machine = &instance.machine;
         if machine.generation != generation || !self.waits_for_successor(id) {
             self.stale_events += 1;
         } else if machine.run().is_some() {
@@ -217,7 +221,15 @@ impl<W: World> Daemon<W> {
     /// What an adapter tells of the other run.
     pub(super) fn other_event(&mut self, id: PmId, generation: Generation, kind: RunEventKind) {
         match kind {
-            RunEventKind::Spawned { pid, .. } => {
+            RunEventKind::Spawned { pid, facts } => {
+                if let Some(reload) = self
+                    .table
+                    .instances
+                    .get_mut(&id)
+                    .and_then(|instance| instance.reload.as_mut())
+                {
+                    reload.facts = Some(facts);
+                }
                 self.step_other(id, Event::Spawned { generation, pid })
             }
             RunEventKind::Starved { reason } => {
@@ -270,16 +282,27 @@ impl<W: World> Daemon<W> {
 
     /// What a worker tells of itself.
     pub(super) fn cluster_fact(&mut self, id: PmId, generation: Generation, fact: ClusterFact) {
-        let Some(instance) = self.table.instances.get(&id) else {
+        let Some(instance) = self.table.instances.get_mut(&id) else {
             return;
         };
         let wait_ready = instance.spec.policy.wait_ready;
+        instance.listens = match fact {
+            ClusterFact::Online => instance.listens,
+            ClusterFact::Listening => true,
+            ClusterFact::Disconnected => false,
+        };
+        let name = Arc::clone(&instance.spec.name);
         match fact {
             ClusterFact::Online if !wait_ready => self.step(id, Event::Ready { generation }),
-            ClusterFact::Listening if !wait_ready => self.succeeded(id),
-            ClusterFact::Online | ClusterFact::Listening => {}
+            ClusterFact::Online => {}
+            ClusterFact::Listening => {
+                if !wait_ready {
+                    self.succeeded(id);
+                }
+                self.another_listens(id, &name);
+            }
             ClusterFact::Disconnected => {
-                tracing::info!(target: "pm2", "App name:{} id:{id} disconnected", instance.spec.name);
+                tracing::info!(target: "pm2", "App name:{name} id:{id} disconnected");
                 self.step(id, Event::Disconnected { generation });
             }
         }
@@ -320,17 +343,5 @@ impl<W: World> Daemon<W> {
                 wire::process_event(&view, "exit", false, at)
             })
         });
-    }
-
-    /// Whether other workers of its app serve on without this one.
-    pub(super) fn others_serve(&self, id: PmId) -> bool {
-        let Some(instance) = self.table.instances.get(&id) else {
-            return false;
-        };
-        !self.ending
-            && instance.spec.workers.is_some()
-            && self.table.of_app(&instance.spec.name).any(|other| {
-                other.id != id && !other.deleting && matches!(other.machine.state, State::Online(_))
-            })
     }
 }

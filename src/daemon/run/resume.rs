@@ -3,14 +3,18 @@
 use super::{Daemon, Until, Waiter};
 use crate::adapters::adopt::AdoptPlan;
 use crate::adapters::runner::Told;
+use crate::adapters::tree::RunFacts;
 use crate::core::ids::{Generation, PmId};
 use crate::core::instance::{Effect, Event, FailReason, Run, State, Stopping};
+use crate::core::spec::app::AppSpec;
 use crate::core::units::Millis;
 use crate::daemon::launch;
+use crate::daemon::reload::Phase;
 use crate::daemon::table::Table;
 use crate::daemon::timers::TimerKey;
 use crate::daemon::world::World;
 use std::collections::HashMap;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// What another daemon has left.
@@ -45,10 +49,14 @@ impl<W: World> Daemon<W> {
         let ids: Vec<PmId> = self.table.instances.keys().copied().collect();
         for id in &ids {
             self.resume_instance(*id, &legacy.found);
+            self.resume_other(*id, &legacy.found);
+            self.resume_deletion(*id);
             self.attend(*id);
         }
         for (id, generation) in self.world.left() {
-            let plan = self.adopt_plan(id, generation, 0, Told::Ended);
+            let instance = self.table.instances.get(&id);
+            let own = instance.map(|instance| (&instance.spec, &instance.facts));
+            let plan = own.map(|own| self.adopt_plan(id, generation, own, 0, Told::Ended));
             plan.into_iter().for_each(|plan| self.world.drain(plan));
         }
         self.world.adoption_done();
@@ -73,11 +81,6 @@ impl<W: World> Daemon<W> {
                     kind,
                 },
             );
-        }
-        if instance.deleting {
-            // Whoever asked has lost its connection; the deletion goes on.
-            let (ids, until, reply) = (vec![id], Some(Until::Deleted), oneshot::channel().0);
-            self.waiters.push(Waiter { ids, until, reply });
         }
         let newborn = found.get(&(id, generation)).copied();
         match instance.machine.state.clone() {
@@ -124,6 +127,83 @@ impl<W: World> Daemon<W> {
         }
     }
 
+    /// The other run of an instance whose worker is being replaced.
+    fn resume_other(&mut self, id: PmId, found: &HashMap<(PmId, Generation), u32>) {
+        let now = self.now().mono;
+        let Some(reload) = self
+            .table
+            .instances
+            .get(&id)
+            .and_then(|instance| instance.reload.as_ref())
+        else {
+            return;
+        };
+        let (machine, waits) = (reload.other.clone(), reload.phase == Phase::Waiting);
+        let generation = machine.generation;
+        for (kind, at) in machine.timers(&reload.spec.policy, now) {
+            let key = TimerKey {
+                id,
+                generation,
+                kind,
+            };
+            self.timers.arm(at, key);
+        }
+        let newborn = found.get(&(id, generation)).map(|pid| run_of(*pid, now));
+        let adopted = match &machine.state {
+            State::Starting(run) | State::Online(run) => Some((*run, Told::Begun)),
+            State::Stopping(stopping) | State::Failed(FailReason::CannotBeKilled(stopping)) => {
+                let told = match stopping.exited {
+                    Some(_) => Told::Ended,
+                    None => Told::Begun,
+                };
+                let known = stopping.run.map(|run| (run, told));
+                known.or(newborn.map(|run| (run, Told::Nothing)))
+            }
+            State::Spawning => newborn.map(|run| (run, Told::Nothing)),
+            State::Idle(_) | State::Waiting | State::Backoff { .. } | State::Failed(_) => None,
+        };
+        match adopted {
+            Some((run, told)) => {
+                let own = (&reload.spec, &reload.facts);
+                let plan = self.adopt_plan(id, generation, own, run.pid, told);
+                tracing::info!(
+                    app = &*plan.name,
+                    instance = id.0,
+                    pid = run.pid,
+                    ?told,
+                    "adopted, beside its successor"
+                );
+                self.world.adopt(plan, None);
+            }
+            // Its spawn was never answered, and there is no process.
+            None => {
+                let reason = "its daemon ended while it was being started".to_owned();
+                let event = Event::SpawnFailed {
+                    generation,
+                    reason,
+                    not_installed: false,
+                };
+                self.step_other(id, event);
+            }
+        }
+        if waits {
+            self.await_listening(id);
+        }
+    }
+
+    /// Whoever asked for it has lost its connection; the deletion goes on.
+    fn resume_deletion(&mut self, id: PmId) {
+        let Some(instance) = self.table.instances.get(&id).filter(|found| found.deleting) else {
+            return;
+        };
+        if instance.machine.is_up() {
+            // It was to leave later.
+            self.step(id, Event::Retire);
+        }
+        let (ids, until, reply) = (vec![id], Some(Until::Deleted), oneshot::channel().0);
+        self.waiters.push(Waiter { ids, until, reply });
+    }
+
     fn adopt(&mut self, id: PmId, run: Run, told: Told) {
         let Some(instance) = self.table.instances.get(&id) else {
             return;
@@ -132,41 +212,40 @@ impl<W: World> Daemon<W> {
             instance.spec.fornax.gpu.clone(),
             instance.machine.generation,
         );
-        if let Some(plan) = self.adopt_plan(id, generation, run.pid, told) {
-            tracing::info!(
-                app = &*plan.name,
-                instance = id.0,
-                pid = run.pid,
-                ?told,
-                "adopted"
-            );
-            self.world.adopt(plan, gpu);
-        }
+        let own = (&instance.spec, &instance.facts);
+        let plan = self.adopt_plan(id, generation, own, run.pid, told);
+        tracing::info!(
+            app = &*plan.name,
+            instance = id.0,
+            pid = run.pid,
+            ?told,
+            "adopted"
+        );
+        self.world.adopt(plan, gpu);
     }
 
     fn adopt_plan(
         &self,
         id: PmId,
         generation: Generation,
+        (spec, facts): (&Arc<AppSpec>, &Option<RunFacts>),
         pid: u32,
         told: Told,
-    ) -> Option<AdoptPlan> {
+    ) -> AdoptPlan {
         let rotation = self.settings.borrow().rotation;
-        let instance = self.table.instances.get(&id)?;
-        let spec = &instance.spec;
         let logs = launch::log_config(&spec.logs, spec.fornax.logs.unwrap_or(rotation));
-        Some(AdoptPlan {
+        AdoptPlan {
             id,
             generation,
             pid,
-            facts: instance.facts.clone().unwrap_or_default(),
+            facts: facts.clone().unwrap_or_default(),
             told,
             name: spec.name.clone(),
             namespace: spec.namespace.clone(),
             pid_path: spec.pid_path.clone(),
             logs: logs.into(),
             cluster: spec.workers,
-        })
+        }
     }
 
     fn probe_again(&mut self, id: PmId) {

@@ -80,7 +80,7 @@ fn is_ours(host: &str) -> bool {
     let bare = host.to_ascii_lowercase();
     let bare = bare
         .rsplit_once(':')
-        .filter(|(_, port)| port.parse::<u128>().is_ok())
+        .filter(|(_, port)| port.parse::<u16>().is_ok())
         .map_or(bare.as_str(), |(name, _)| name);
     let number = bare
         .trim_start_matches('[')

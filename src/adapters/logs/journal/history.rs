@@ -3,8 +3,8 @@
 use super::book::Kept;
 use super::layout::{HISTORY_BYTES, history_at, sink, sink_at, stream};
 use crate::adapters::logs::index::{Index, Mark};
-use crate::adapters::logs::owners::{Owners, Span};
-use crate::core::ids::{Generation, PmId, Stream};
+use crate::adapters::logs::owners::{Owner, Owners, Span};
+use crate::core::ids::{PmId, Stream};
 use std::io;
 
 /// So many spans, and so many marks, fit into an area.
@@ -34,7 +34,6 @@ pub(in super::super) struct SinkSeat {
 pub(in super::super) struct SavedSpan {
     pub from: u64,
     pub instance: PmId,
-    pub generation: Generation,
     pub stream: Stream,
 }
 
@@ -92,23 +91,22 @@ fn mark_of(bytes: &[u8]) -> Mark {
     }
 }
 
-fn put_span(out: &mut Vec<u8>, span: &Span) {
-    let owner = &span.owner;
+/// The second word was the run, which nobody needs.
+fn put_span(out: &mut Vec<u8>, span: &Span, owner: &Owner) {
     let is_err = if owner.stream == Stream::Err {
         stream::IS_ERR
     } else {
         0
     };
     let who = u64::from(owner.instance.0) | is_err;
-    put(out, [span.from, owner.generation.0, who]);
+    put(out, [span.from, 0, who]);
 }
 
 fn span_of(bytes: &[u8]) -> SavedSpan {
-    let [from, generation, who] = words_of(bytes);
+    let [from, _, who] = words_of(bytes);
     SavedSpan {
         from,
         instance: PmId(who as u32),
-        generation: Generation(generation),
         stream: if who & stream::IS_ERR == 0 {
             Stream::Out
         } else {
@@ -135,9 +133,9 @@ impl Kept {
             (Some(marks), Some(spans))
                 if seat.marks + marks.len() <= MOST && seat.spans + spans.len() <= MOST =>
             {
-                self.append(seat, marks, spans)
+                self.append(seat, marks, spans, owners)
             }
-            _ => self.rewrite(seat, index.marks(), owners.spans()),
+            _ => self.rewrite(seat, index.marks(), owners),
         };
         if let Err(error) = synced {
             tracing::debug!(%error, "line numbers are not kept in the log journal");
@@ -149,11 +147,21 @@ impl Kept {
         owners.saved();
     }
 
-    fn append(&self, seat: &mut SinkSeat, marks: &[Mark], spans: &[Span]) -> io::Result<()> {
+    fn append(
+        &self,
+        seat: &mut SinkSeat,
+        marks: &[Mark],
+        spans: &[Span],
+        owners: &Owners,
+    ) -> io::Result<()> {
         let at = history_at(seat.slot, seat.area);
         let mut bytes = Vec::with_capacity(MARK_BYTES);
         if !spans.is_empty() {
-            spans.iter().for_each(|span| put_span(&mut bytes, span));
+            for span in spans {
+                if let Some(owner) = owners.owner(span) {
+                    put_span(&mut bytes, span, owner);
+                }
+            }
             self.rest
                 .write(&bytes, at + (seat.spans * SPAN_BYTES) as u64)?;
             bytes.clear();
@@ -169,11 +177,12 @@ impl Kept {
     }
 
     /// Begins the other area: until its word changes this one holds.
-    fn rewrite(&self, seat: &mut SinkSeat, marks: &[Mark], spans: &[Span]) -> io::Result<()> {
+    fn rewrite(&self, seat: &mut SinkSeat, marks: &[Mark], owners: &Owners) -> io::Result<()> {
         let marks = worth_keeping(marks);
+        let spans = owners.spans();
         let spans = &spans[spans.len().saturating_sub(MOST / 2)..];
         (seat.area, seat.marks, seat.spans) = (1 - seat.area, 0, 0);
-        self.append(seat, &marks, spans)
+        self.append(seat, &marks, spans, owners)
     }
 
     pub(super) fn history(&self, seat: &SinkSeat) -> (Vec<Mark>, Vec<SavedSpan>) {

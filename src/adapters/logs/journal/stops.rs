@@ -305,6 +305,37 @@ mod tests {
     }
 
     #[test]
+    fn a_second_stop_while_the_first_is_made_up_for_costs_no_line_and_no_number() {
+        let last = if is_long() { 40 } else { 8 };
+        for second in 1..=last {
+            // Each pair of steps with one of the formats, or in the long version with all.
+            for (nth, format) in formats().into_iter().enumerate() {
+                let (first, apart) = if is_long() {
+                    (1, 1)
+                } else {
+                    (1 + nth as u64, 3)
+                };
+                for step in (first..).step_by(apart) {
+                    let config = |dir: &Path| files(dir, format.clone(), 0);
+                    let mut rig = Rig::new(config, vec![step, second], 255);
+                    rig.write(0, b"one\ntwo\nthr");
+                    rig.write(1, b"E1\nE2");
+                    rig.settle();
+                    rig.write(0, b"ee\nfour");
+                    rig.finish();
+                    check(&rig, "one\ntwo\nthree\nfour", "E1\nE2");
+                    let stats = rig.plane.stats().blocking_recv().unwrap();
+                    let outside: u64 = stats.sinks.iter().map(|sink| sink.outside_changes).sum();
+                    assert_eq!(outside, 0, "our own lines count as another program's");
+                    if rig.deaths == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn dropped_lines_are_told_once_wherever_the_daemon_is_killed() {
         for tear in [0, 120, 255] {
             for step in 1.. {

@@ -305,9 +305,12 @@ impl Book {
         });
     }
 
-    /// So much of the text is in files now, as was found out after an interruption.
-    pub fn found_done(&mut self, done: usize) {
-        self.note(|progress| (progress.done, progress.part) = (done as u64, 0));
+    /// So much of the text is in files now, and the file is so long, as was found out after an interruption: who is interrupted
+    /// again must not take our own lines for another program's.
+    pub fn found_done(&mut self, done: usize, size: u64) {
+        self.note(|progress| {
+            (progress.done, progress.part, progress.size) = (done as u64, 0, size);
+        });
     }
 
     /// The rotation of this file is about to do this step.

@@ -1,0 +1,214 @@
+//! From a plan to a process: descriptors, cgroup, spawn, log plane. Blocking.
+
+use super::channel::Channel;
+use super::cluster;
+use super::ending::Ending;
+use super::logs::RunLogs;
+use super::runner::{CHANNEL_QUEUE, Launched, MARKER, RunHandle, RunPlan, Running};
+use super::tree::Tree;
+use crate::core::keeping::{Held, Key};
+use crate::sys::memory_room::NoRoom;
+use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned};
+use crate::sys::{fds, limits, procfs, spawn};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Why a run could not be launched.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LaunchError {
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("`{program}` is not found in the app's PATH; install it or name its absolute path")]
+    NotInPath { program: String },
+    #[error(transparent)]
+    Memory(#[from] NoRoom),
+    #[error("cannot make a {what}: {source}; the limit of open files may be reached (ulimit -n)")]
+    Descriptor {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl LaunchError {
+    /// It can succeed later, without anybody's doing: something is used up.
+    pub(super) fn is_starvation(&self) -> bool {
+        let source = match self {
+            LaunchError::Descriptor { source, .. } => source,
+            LaunchError::Spawn(error) => match error {
+                SpawnError::Clone { source }
+                | SpawnError::Setup { source }
+                | SpawnError::Exec { source, .. } => source,
+                SpawnError::Nul { .. } | SpawnError::Chdir { .. } | SpawnError::User { .. } => {
+                    return false;
+                }
+            },
+            LaunchError::NotInPath { .. } => return false,
+            LaunchError::Memory(_) => return true,
+        };
+        limits::is_starvation(source)
+    }
+}
+
+/// The blocking part: descriptors, cgroup, spawn, log plane.
+pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
+    let descriptor = |what| move |source| LaunchError::Descriptor { what, source };
+    if let Some(no_room) = ctx.memory.refusal() {
+        return Err(no_room.into());
+    }
+    let (stdin_read, stdin_write) = fds::input_pipe().map_err(descriptor("pipe"))?;
+    let (out_read, out_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
+    let (err_read, err_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
+    let (ours, theirs) = fds::channel_pair().map_err(descriptor("socket pair"))?;
+    let marker = ctx.marker(plan.id, plan.generation);
+    if plan.cluster.is_some() {
+        let preload = ctx.cluster.preload(plan.user.as_ref());
+        cluster::as_worker(&mut plan, ctx.cluster.unique_id(), preload);
+    }
+    let program = spawn::c_path("the program's path", &find_program(&plan)?)?;
+    let (args, env) = (c_args(&plan)?, c_env(&plan, &marker)?);
+    let cwd = spawn::c_string("the working directory", plan.cwd.as_str())?;
+    // Taken last: what fails above leaves none behind.
+    let cgroup = ctx.cgroups.as_ref().and_then(|root| root.take().ok());
+    let spawn_plan = SpawnPlan {
+        program,
+        args,
+        env,
+        cwd,
+        stdio: [stdin_read, out_write, err_write],
+        channel: Some(theirs),
+        user: plan.user.clone(),
+        cgroup: cgroup.as_ref().and_then(|cgroup| cgroup.open().ok()),
+        sibling: ctx.keeper.pid().is_some(),
+    };
+    let key = |held| Key::run(held, plan.id, plan.generation);
+    // Before the child is: whatever it writes from its first moment on is kept.
+    let held = ctx.keeper.hold(&[
+        (key(Held::Output), out_read.as_fd()),
+        (key(Held::Errors), err_read.as_fd()),
+        (key(Held::Input), stdin_write.as_fd()),
+        (key(Held::Channel), ours.as_fd()),
+    ]);
+    if let Err(error) = held {
+        tracing::error!(app = &*plan.name, %error, "the keeper does not hold a run's output; it would not outlive this daemon");
+    }
+    ctx.roots.spawning();
+    let spawned = spawn::spawn(spawn_plan);
+    ctx.roots
+        .registered(spawned.as_ref().ok().map(|spawned| spawned.pid));
+    let Spawned {
+        pid,
+        pidfd,
+        in_cgroup,
+    } = match spawned {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            if let Some(cgroup) = &cgroup {
+                cgroup.remove();
+            }
+            ctx.keeper.release_run(plan.id, plan.generation);
+            return Err(error.into());
+        }
+    };
+    // It runs: from here on nothing keeps it waiting.
+    let oom_kills = procfs::oom_kills();
+    if let Some(path) = &plan.pid_path {
+        write_pid_file(path, pid);
+    }
+    let logs = RunLogs {
+        instance: plan.id,
+        generation: plan.generation,
+        name: plan.name.to_string(),
+        namespace: plan.namespace.to_string(),
+        out: out_read,
+        err: err_read,
+        config: plan.logs,
+    };
+    if let Err(error) = ctx.plane.attach(logs) {
+        tracing::error!(pid, %error, "an app's output is lost");
+    }
+    let tree = Tree::new(
+        pid,
+        marker,
+        cgroup.filter(|_| in_cgroup),
+        Arc::clone(&ctx.roots),
+    );
+    let (outbox, inbox) = mpsc::channel(CHANNEL_QUEUE);
+    let handle = RunHandle::new(pid, tree, Some(stdin_write), outbox, oom_kills);
+    let channel = Channel::new(ours);
+    if let Err(error) = &channel {
+        tracing::error!(app = &*plan.name, pid, %error, "an app's channel cannot be read; what it says there is not heard");
+    }
+    Ok(Launched {
+        handle: Arc::new(handle),
+        ending: Ending::of(pid, Ok(pidfd), ctx.keeper.clone()),
+        channel: channel.ok(),
+        outbox: inbox,
+    })
+}
+
+/// Finds the program as execvp would in the app's own PATH, so that a PATH in its `env` counts (pm2 7.0.4, spec 4.3).
+fn find_program(plan: &RunPlan) -> Result<PathBuf, LaunchError> {
+    if plan.program.contains('/') {
+        return Ok(PathBuf::from(&plan.program));
+    }
+    let path = plan
+        .env
+        .get("PATH")
+        .map_or("/usr/local/bin:/usr/bin:/bin", String::as_str);
+    let candidates = path
+        .split(':')
+        .filter(|folder| !folder.is_empty())
+        .map(|folder| Path::new(folder).join(&plan.program));
+    candidates
+        .into_iter()
+        .find(|candidate| {
+            nix::unistd::access(candidate, nix::unistd::AccessFlags::X_OK).is_ok()
+                && candidate.is_file()
+        })
+        .ok_or_else(|| LaunchError::NotInPath {
+            program: plan.program.clone(),
+        })
+}
+
+fn c_args(plan: &RunPlan) -> Result<Vec<std::ffi::CString>, SpawnError> {
+    let all = std::iter::once(&plan.program).chain(&plan.args);
+    all.map(|arg| spawn::c_string("an argument", arg.as_str()))
+        .collect()
+}
+
+fn c_env(plan: &RunPlan, marker: &str) -> Result<Vec<std::ffi::CString>, SpawnError> {
+    let entry = |(name, value): (&String, &String)| {
+        spawn::c_string("an environment variable", format!("{name}={value}"))
+    };
+    let channel = [
+        "NODE_CHANNEL_FD=3",
+        "NODE_CHANNEL_SERIALIZATION_MODE=json",
+        marker,
+    ];
+    let ours = channel
+        .into_iter()
+        .map(|entry| spawn::c_string("an environment variable", entry));
+    // A name with `=` in it would set another variable; the kernel has no way to write it.
+    let theirs = plan
+        .env
+        .iter()
+        .filter(|(name, _)| !name.is_empty() && !name.contains('='))
+        .filter(|(name, _)| {
+            !matches!(
+                name.as_str(),
+                "NODE_CHANNEL_FD" | "NODE_CHANNEL_SERIALIZATION_MODE" | MARKER
+            )
+        });
+    theirs.map(entry).chain(ours).collect()
+}
+
+fn write_pid_file(path: &Path, pid: u32) {
+    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    if let Err(error) = folder.and_then(|()| std::fs::write(path, pid.to_string())) {
+        tracing::warn!(path = %path.display(), %error, "cannot write the pid file");
+    }
+}
