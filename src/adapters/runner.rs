@@ -11,6 +11,7 @@ use crate::core::exit::ExitCause;
 use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::{Held, Key, Standing};
 use crate::core::signal::Signal;
+use crate::core::spec::interpreter::SourceMaps;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned, UserIds};
 use crate::sys::{fds, limits, pidfd, procfs, spawn};
@@ -54,6 +55,10 @@ pub struct RunPlan {
     pub program: String,
     /// Its arguments, without its own name.
     pub args: Vec<String>,
+    /// The script, absolute; the program itself where nothing interprets it.
+    pub script: String,
+    /// Whether it is Node, and is told to use source maps.
+    pub source_maps: SourceMaps,
     /// Its environment.
     pub env: BTreeMap<String, String>,
     /// Its working directory.
@@ -473,6 +478,14 @@ fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
     let (err_read, err_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
     let (ours, theirs) = fds::channel_pair().map_err(descriptor("socket pair"))?;
     let marker = ctx.marker(plan.id, plan.generation);
+    let maps = match plan.source_maps {
+        SourceMaps::Never => false,
+        SourceMaps::IfThere => Path::new(&format!("{}.map", plan.script)).is_file(),
+        SourceMaps::Always => true,
+    };
+    if maps {
+        plan.args.insert(0, "--enable-source-maps".to_owned());
+    }
     if plan.cluster.is_some() {
         // Whoever is somebody else may be unable to read our home.
         let preload = plan.user.is_none().then(|| ctx.cluster.preload()).flatten();

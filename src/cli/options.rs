@@ -47,7 +47,8 @@ pub struct Opt {
     pub help: &'static str,
 }
 
-const fn opt(
+/// One option, in short.
+pub const fn opt(
     long: &'static str,
     short: Option<char>,
     shape: Shape,
@@ -384,13 +385,19 @@ pub const GLOBAL: &[Opt] = &[
     ),
     opt("no-pmx", None, Flag, False("pmx"), "no agent"),
     opt("no-automation", None, Flag, False("automation"), "no agent"),
-    opt("trace", None, Flag, Nothing, "accepted, without effect"),
+    opt(
+        "trace",
+        None,
+        Flag,
+        True("trace"),
+        "for PM2's own service: noted, without effect",
+    ),
     opt(
         "disable-trace",
         None,
         Flag,
-        Nothing,
-        "accepted, without effect",
+        True("disable_trace"),
+        "for PM2's own service: noted, without effect",
     ),
     opt(
         "sort",
@@ -406,20 +413,26 @@ pub const GLOBAL: &[Opt] = &[
         Nothing,
         "follow the logs after the start",
     ),
-    opt("v8", None, Flag, Nothing, "accepted, without effect"),
+    opt(
+        "v8",
+        None,
+        Flag,
+        True("v8"),
+        "for PM2's own service: noted, without effect",
+    ),
     opt(
         "event-loop-inspector",
         None,
         Flag,
-        Nothing,
-        "accepted, without effect",
+        True("event_loop_inspector"),
+        "for PM2's own service: noted, without effect",
     ),
     opt(
         "deep-monitoring",
         None,
         Flag,
-        Nothing,
-        "accepted, without effect",
+        True("deep_monitoring"),
+        "for PM2's own service: noted, without effect",
     ),
 ];
 

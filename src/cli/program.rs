@@ -34,6 +34,11 @@ impl Program {
         }
     }
 
+    /// What this process was called as.
+    pub fn own() -> Self {
+        Self::of(&std::env::args().next().unwrap_or_default())
+    }
+
     fn name(self) -> &'static str {
         match self {
             Program::Fornax => "fornax",

@@ -3,7 +3,7 @@
 use super::accept;
 use super::bind;
 use super::keep;
-use super::listener::{Connection, Listener, Socket, text};
+use super::listener::{self, Connection, Listener, Socket, text};
 use super::preload;
 use super::query::Query;
 use crate::adapters::channel::{HandleKind, Outgoing};
@@ -229,7 +229,10 @@ impl Registry {
                     state.listeners.insert(Arc::clone(&key), listener);
                     key
                 }
-                Err(errno) => return state.refuse(worker, ack, errno, &name),
+                Err(errno) => match listener::of_another_app(state, &query.key, sched, errno) {
+                    Some(key) => key,
+                    None => return state.refuse(worker, ack, errno, &name),
+                },
             },
         };
         state.join(worker, &key, ack, query.data);

@@ -201,7 +201,13 @@ fn restart_env(
     if !rest.is_empty() {
         given.insert("args".to_owned(), Value::from(rest.to_vec()));
     }
-    if given.is_empty() {
+    if std::env::var_os("PM2_DEEP_MONITORING").is_some() {
+        given.insert("deep_monitoring".to_owned(), Value::Bool(true));
+    }
+    // `--node-args=null` takes the key away.
+    let (taken, given): (Map<String, Value>, Map<String, Value>) =
+        given.into_iter().partition(|(_, value)| value == "null");
+    if given.is_empty() && taken.is_empty() {
         return Ok(Value::Object(env));
     }
     match raw::canonical(&given) {
@@ -216,6 +222,7 @@ fn restart_env(
             if let Some(interpreter) = keys.remove("interpreter") {
                 keys.insert("exec_interpreter".to_owned(), interpreter);
             }
+            keys.extend(taken);
             env.insert("current_conf".to_owned(), Value::Object(keys));
             Ok(Value::Object(env))
         }
@@ -367,5 +374,7 @@ pub fn select(target: &Target, rows: &[ProcRow]) -> Vec<PmId> {
             module: row.pmx_module,
         })
         .collect();
-    target.select(&candidates)
+    // Without a folder no relative path means a script.
+    let cwd = std::env::current_dir().unwrap_or_default();
+    target.select(&candidates, &cwd.to_string_lossy())
 }

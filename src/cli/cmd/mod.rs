@@ -1,6 +1,7 @@
 //! PM2's commands, one a file, and the table that lists them.
 
 pub mod act;
+pub mod cloud;
 pub mod daemon;
 pub mod dump;
 pub mod list;

@@ -1,0 +1,49 @@
+//! What talks to running apps, and what they wrote.
+
+use super::{Entry, Words, optional, word};
+use crate::cli::cmd::{daemon, logs, signal};
+use crate::cli::options::LOGS;
+
+/// What talks to running apps, and what they wrote.
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry {
+        name: "sendSignal",
+        aliases: &[],
+        words: Words::Named(&["signal", "name|id"], &[]),
+        options: &[],
+        help: "send a signal to an app",
+        run: |s, m, _| signal::run(s, m, word(m, "signal"), word(m, "name|id")),
+    },
+    Entry {
+        name: "send",
+        aliases: &[],
+        words: Words::Named(&["id", "line"], &[]),
+        options: &[],
+        help: "send a line to an app's standard input",
+        run: |s, m, _| signal::send(s, m, word(m, "id"), word(m, "line")),
+    },
+    Entry {
+        name: "logs",
+        aliases: &["log"],
+        words: Words::Named(&[], &["target"]),
+        options: LOGS,
+        help: "the last lines, then new ones as they come",
+        run: |s, m, _| logs::run(s, m),
+    },
+    Entry {
+        name: "flush",
+        aliases: &[],
+        words: Words::Named(&[], &["name|id"]),
+        options: &[],
+        help: "empty log files",
+        run: |s, m, _| logs::flush(s, optional(m, "name|id")),
+    },
+    Entry {
+        name: "reloadLogs",
+        aliases: &[],
+        words: Words::None,
+        options: &[],
+        help: "open log files anew",
+        run: |s, _, _| daemon::reload_logs(s),
+    },
+];
