@@ -5,7 +5,7 @@ use super::bind;
 use super::keep;
 use super::listener::{self, Connection, Listener, Socket, text};
 use super::preload;
-use super::query::Query;
+use super::query::{ClusterFact, Query};
 use crate::adapters::channel::{HandleKind, Outgoing};
 use crate::adapters::keeper::Keeper;
 use crate::core::cluster::{ListenerKey, Sched, WorkerId};
@@ -21,17 +21,6 @@ use tokio_util::task::TaskTracker;
 
 /// Listeners that one worker may use; a further one is refused with EMFILE.
 const LISTENERS: usize = 256;
-
-/// What the loop is to know of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClusterFact {
-    /// Node is up in it; its script is about to run.
-    Online,
-    /// It listens: PM2's reload goes on.
-    Listening,
-    /// It has closed its channel: its servers are closed, or it has gone.
-    Disconnected,
-}
 
 /// What a worker is to the registry.
 #[derive(Debug)]
