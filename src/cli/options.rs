@@ -136,7 +136,7 @@ pub const GLOBAL: &[Opt] = &[
     opt(
         "filter-env",
         None,
-        Many,
+        OptionalMany(""),
         Key("filter_env"),
         "leave out variables whose name contains this",
     ),
@@ -436,6 +436,41 @@ pub const GLOBAL: &[Opt] = &[
     ),
 ];
 
+/// Options of `start` that run an app in a container, which is not supported.
+pub const CONTAINER: &[Opt] = &[
+    opt("fresh", None, Flag, Nothing, "containers: not supported"),
+    opt("daemon", None, Flag, Nothing, "containers: not supported"),
+    opt(
+        "container",
+        None,
+        Flag,
+        Nothing,
+        "containers: not supported",
+    ),
+    opt("dist", None, Flag, Nothing, "containers: not supported"),
+    opt(
+        "image-name",
+        None,
+        Optional(""),
+        Nothing,
+        "containers: not supported",
+    ),
+    opt(
+        "node-version",
+        None,
+        Optional(""),
+        Nothing,
+        "containers: not supported",
+    ),
+    opt(
+        "dockerdaemon",
+        None,
+        Flag,
+        Nothing,
+        "containers: not supported",
+    ),
+];
+
 /// Options of `logs`.
 pub const LOGS: &[Opt] = &[
     opt("json", None, Flag, Nothing, "one JSON object a line"),
@@ -567,8 +602,10 @@ pub fn app_keys(matches: &ArgMatches) -> Map<String, Value> {
                     );
                 }
             }
-            Key(key) if option.shape == Many => {
-                let all = all(matches, option.long);
+            Key(key) if matches!(option.shape, Many | OptionalMany(_)) => {
+                let mut all = all(matches, option.long);
+                // Every name holds the empty text.
+                all.retain(|text| !text.is_empty());
                 if !all.is_empty() {
                     keys.insert(key.to_owned(), Value::from(all));
                 }

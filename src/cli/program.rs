@@ -112,6 +112,11 @@ fn pm2(program: Program, words: &[String], rest: &[String]) -> anyhow::Result<Ex
         print(&help());
         return Ok(ExitCode::FAILURE);
     };
+    if let Some(word) = table::surplus(entry, matches) {
+        print(&format!("[PM2] \nUnknown command argument: {word}\n"));
+        print(&help());
+        return Ok(ExitCode::FAILURE);
+    }
     let mut session = session(matches);
     (entry.run)(&mut session, matches, rest)?;
     Ok(ExitCode::SUCCESS)
@@ -147,7 +152,9 @@ pub fn session(matches: &clap::ArgMatches) -> Session {
         silent: options::flag(matches, "silent") || set("PM2_SILENT").is_some(),
         colour: !plain && (forced || std::io::stdout().is_terminal()),
     };
-    Session::new(Home::from_env(&|name| std::env::var(name).ok()), output)
+    let mut session = Session::new(Home::from_env(&|name| std::env::var(name).ok()), output);
+    session.parallel = options::value(matches, "parallel").and_then(|text| text.parse().ok());
+    session
 }
 
 /// A command line that can't be understood, in PM2's words.

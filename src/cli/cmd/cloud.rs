@@ -36,3 +36,11 @@ pub fn refuse(session: &Session, name: &str) -> anyhow::Result<()> {
     ));
     bail!(Told)
 }
+
+/// A command that there is none of here, and why.
+pub fn refuse_for(session: &Session, name: &str, why: &str) -> anyhow::Result<()> {
+    session
+        .output
+        .error(&format!("`{name}` is not supported: it {why}"));
+    bail!(Told)
+}

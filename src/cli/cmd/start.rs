@@ -1,7 +1,7 @@
 //! `start`: a script, a program, a shell command, a file, or something that is known already (pm2 7.0.4, spec 6.5).
 
 use super::act::{self, Action};
-use super::{list, logs};
+use super::{carry, list, logs};
 use crate::cli::options;
 use crate::cli::render::ProcRow;
 use crate::cli::render::logs::Mode;
@@ -12,9 +12,9 @@ use crate::core::ids::PmId;
 use crate::core::spec::context::Origin;
 use crate::core::spec::issue::SpecIssue;
 use crate::core::spec::normalise::{self, AppConf};
-use crate::core::spec::raw;
+use crate::core::spec::{paths, raw};
 use crate::pm2::client::ClientError;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
 use std::io::Read;
@@ -28,6 +28,12 @@ pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyh
         .flatten()
         .cloned()
         .collect();
+    if options::flag(matches, "container") || options::flag(matches, "dist") {
+        session.output.error(
+            "`--container` is not supported: give the container's own command to `start`, as in `start \"docker run --rm IMAGE\"`",
+        );
+        bail!(Told);
+    }
     if targets.is_empty() {
         let found = config::discover(&std::env::current_dir()?);
         targets.push(found.map_or_else(
@@ -98,7 +104,7 @@ fn script(
                 .map(|row| PmId(row.pm_id))
                 .collect();
             let env = json!({"current_conf": without_env(&conf)});
-            act::apply(session, Action::Restart, &name, &ids, rows, &env)?;
+            carry::apply(session, Action::Restart, &name, &ids, rows, &env)?;
             session.output.done("Process successfully started");
             return Ok(());
         }
@@ -106,6 +112,9 @@ fn script(
             .output
             .error("Script already launched, add -f option to force re-execution");
         bail!(Told);
+    }
+    if options::flag(matches, "write") {
+        write_conf(session, target, &conf)?;
     }
     let mode = conf.text("exec_mode").to_owned();
     let count = conf.0.get("instances").and_then(Value::as_i64).unwrap_or(1);
@@ -132,6 +141,23 @@ fn script(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// `--write`: what the app comes out as, in `<name>-pm2.json` here, for `start` to read. The shell's variables stay out of it.
+fn write_conf(session: &Session, target: &str, conf: &AppConf) -> anyhow::Result<()> {
+    let path = std::env::current_dir()?.join(format!("{}-pm2.json", paths::file_name(conf.name())));
+    session
+        .output
+        .done(&format!("Writing configuration to {}", path.display()));
+    let mut app = Map::from_iter([("script".to_owned(), Value::from(target))]);
+    let made = |key: &str| {
+        key.starts_with("pm_")
+            || matches!(key, "env" | "exec_interpreter" | "exec_mode" | "km_link")
+    };
+    let kept = conf.0.iter().filter(|(key, _)| !made(key));
+    app.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
+    std::fs::write(&path, serde_json::to_string_pretty(&app)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// `startOrRestart` and its like: a file, then the list.
@@ -201,7 +227,7 @@ pub fn config_file(
             .filter(|row| row.name == conf.name())
             .map(|row| PmId(row.pm_id))
             .collect();
-        act::apply(
+        carry::apply(
             session,
             action,
             conf.name(),

@@ -2,6 +2,7 @@
 
 mod apps;
 mod cloud;
+mod files;
 mod keep;
 mod look;
 mod talk;
@@ -49,11 +50,12 @@ fn optional<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
 }
 
 /// PM2's commands, in the groups that help shows them in.
-const GROUPS: [&[Entry]; 5] = [
+const GROUPS: [&[Entry]; 6] = [
     apps::ENTRIES,
     look::ENTRIES,
     talk::ENTRIES,
     keep::ENTRIES,
+    files::ENTRIES,
     cloud::ENTRIES,
 ];
 
@@ -131,6 +133,16 @@ fn parser_of(program: &'static str, entries: impl Iterator<Item = &'static Entry
             .help("print the version"),
     );
     parser.subcommands(entries.map(command))
+}
+
+/// Commands that take no further words; all others ignore them (pm2 7.0.4, spec 6.1).
+const STRICT: [&str; 5] = ["dump", "cleardump", "resurrect", "kill", "prettylist"];
+
+/// The first word too many, for a command that takes none.
+pub fn surplus<'a>(entry: &Entry, matches: &'a ArgMatches) -> Option<&'a str> {
+    let words = matches.try_get_many::<String>("ignored").ok()??;
+    let mut words = words.map(String::as_str);
+    words.next().filter(|_| STRICT.contains(&entry.name))
 }
 
 /// The entry that a parsed name means.

@@ -3,6 +3,7 @@
 use super::{Entry, Words, word};
 use crate::cli::cmd::act::Action;
 use crate::cli::cmd::{act, scale, start};
+use crate::cli::options::CONTAINER;
 
 /// What starts, ends and changes apps.
 pub(super) const ENTRIES: &[Entry] = &[
@@ -10,7 +11,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "start",
         aliases: &[],
         words: Words::Targets(0),
-        options: &[],
+        options: CONTAINER,
         help: "start a script, program, shell command, ecosystem file, or a known app",
         run: |s, m, rest| start::run(s, m, rest),
     },

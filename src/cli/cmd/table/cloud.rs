@@ -114,4 +114,32 @@ pub(super) const ENTRIES: &[Entry] = &[
         help: "PM2's own service: not supported",
         run: |s, _, _| cloud::refuse(s, "uninstall-otel"),
     },
+    Entry {
+        name: "create",
+        aliases: &[],
+        words: Words::None,
+        options: &[],
+        help: "PM2's own templates: not supported",
+        run: |s, _, _| {
+            cloud::refuse_for(
+                s,
+                "create",
+                "fetches templates of PM2's; `fornax init` writes an ecosystem file to begin with",
+            )
+        },
+    },
+    Entry {
+        name: "autoinstall",
+        aliases: &[],
+        words: Words::None,
+        options: &[],
+        help: "does not work in PM2 either",
+        run: |s, _, _| {
+            cloud::refuse_for(
+                s,
+                "autoinstall",
+                "does not work in pm2 7.0.4 either; name what to start",
+            )
+        },
+    },
 ];

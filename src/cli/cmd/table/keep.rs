@@ -93,4 +93,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         help: "stop everything, the daemon too",
         run: |s, _, _| daemon::kill(s),
     },
+    Entry {
+        name: "deepUpdate",
+        aliases: &[],
+        words: Words::None,
+        options: &[],
+        help: "as update; npm has no part in it",
+        run: |s, m, _| daemon::deep_update(s, m),
+    },
 ];

@@ -1,7 +1,16 @@
 //! What shows apps and the daemon.
 
 use super::{Entry, Words, optional, word};
-use crate::cli::cmd::{daemon, list, show};
+use crate::cli::cmd::{daemon, list, report, show};
+use crate::cli::options::{self, Opt, Sets, Shape, opt};
+
+const SLIST: &[Opt] = &[opt(
+    "tree",
+    Some('t'),
+    Shape::Flag,
+    Sets::Nothing,
+    "as a tree",
+)];
 
 /// What shows apps and the daemon.
 pub(super) const ENTRIES: &[Entry] = &[
@@ -74,7 +83,31 @@ pub(super) const ENTRIES: &[Entry] = &[
         aliases: &[],
         words: Words::None,
         options: &[],
-        help: "facts about the daemon",
-        run: |s, _, _| daemon::report(s),
+        help: "facts about daemon, machine and apps, for whoever is to help",
+        run: |s, m, _| report::report(s, m),
+    },
+    Entry {
+        name: "slist",
+        aliases: &["sysinfos"],
+        words: Words::None,
+        options: SLIST,
+        help: "the machine's figures",
+        run: |s, m, _| report::sysinfos(s, options::flag(m, "tree")),
+    },
+    Entry {
+        name: "profile:cpu",
+        aliases: &[],
+        words: Words::Named(&[], &["time"]),
+        options: &[],
+        help: "PM2's own daemon only: not supported",
+        run: |s, _, _| report::profile(s, "profile:cpu"),
+    },
+    Entry {
+        name: "profile:mem",
+        aliases: &[],
+        words: Words::Named(&[], &["time"]),
+        options: &[],
+        help: "PM2's own daemon only: not supported",
+        run: |s, _, _| report::profile(s, "profile:mem"),
     },
 ];
