@@ -188,7 +188,9 @@ fn misuse(error: &clap::Error, help: &str) -> ExitCode {
             context(ContextKind::InvalidArg)
         ),
         ErrorKind::MissingRequiredArgument => {
-            let name = context(ContextKind::InvalidArg);
+            let names = context(ContextKind::InvalidArg);
+            // As PM2, one at a time.
+            let name = names.split(' ').next().unwrap_or_default();
             let name = name.trim_matches(|c| matches!(c, '<' | '>' | '.'));
             eprintln!("\n  error: missing required argument `{name}'\n");
         }

@@ -85,10 +85,10 @@ pub(super) fn out(
     for (answer, id) in rounds.flat_map(|(calls, ids)| answers(client, calls, ids)) {
         match answer {
             Ok(_) => {
-                let name = rows
-                    .iter()
-                    .find(|row| row.pm_id == id.0)
-                    .map_or(word, |row| row.name.as_str());
+                let known = rows.iter().find(|row| row.pm_id == id.0);
+                let known = known.map_or(word, |row| row.name.as_str());
+                // `--name` has given it another.
+                let name = env["current_conf"]["name"].as_str().unwrap_or(known);
                 output.line(&message::ticked(name, id.0, output.colour));
             }
             Err(ClientError::Refused(words)) => {

@@ -47,7 +47,8 @@ pub fn run(
     let items = session.items(false)?;
     let meant = |item: &&Value| item["name"] == word || item["pm_id"].to_string() == word;
     let Some(item) = items.iter().find(meant) else {
-        output.plain_error(&format!("No processes with this name or id : {word}"));
+        let colon = if step == Step::Forward { ":" } else { " :" };
+        output.plain_error(&format!("No processes with this name or id{colon} {word}"));
         bail!(Told);
     };
     let env = &item["pm2_env"];

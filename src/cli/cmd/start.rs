@@ -1,7 +1,7 @@
 //! `start`: a script, a program, a shell command, a file, or something that is known already (pm2 7.0.4, spec 6.5).
 
 use super::act::{self, Action};
-use super::{carry, list, logs};
+use super::{carry, list, logs, template};
 use crate::cli::options;
 use crate::cli::render::ProcRow;
 use crate::cli::render::logs::Mode;
@@ -12,9 +12,9 @@ use crate::core::ids::PmId;
 use crate::core::spec::context::Origin;
 use crate::core::spec::issue::SpecIssue;
 use crate::core::spec::normalise::{self, AppConf};
-use crate::core::spec::{paths, raw};
+use crate::core::spec::raw;
 use crate::pm2::client::ClientError;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
 use std::io::Read;
@@ -114,7 +114,7 @@ fn script(
         bail!(Told);
     }
     if options::flag(matches, "write") {
-        write_conf(session, target, &conf)?;
+        template::conf(session, target, &conf)?;
     }
     let mode = conf.text("exec_mode").to_owned();
     let count = conf.0.get("instances").and_then(Value::as_i64).unwrap_or(1);
@@ -143,23 +143,6 @@ fn script(
     }
 }
 
-/// `--write`: what the app comes out as, in `<name>-pm2.json` here, for `start` to read. The shell's variables stay out of it.
-fn write_conf(session: &Session, target: &str, conf: &AppConf) -> anyhow::Result<()> {
-    let path = std::env::current_dir()?.join(format!("{}-pm2.json", paths::file_name(conf.name())));
-    session
-        .output
-        .done(&format!("Writing configuration to {}", path.display()));
-    let mut app = Map::from_iter([("script".to_owned(), Value::from(target))]);
-    let made = |key: &str| {
-        key.starts_with("pm_")
-            || matches!(key, "env" | "exec_interpreter" | "exec_mode" | "km_link")
-    };
-    let kept = conf.0.iter().filter(|(key, _)| !made(key));
-    app.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
-    std::fs::write(&path, serde_json::to_string_pretty(&app)?)
-        .with_context(|| format!("cannot write {}", path.display()))
-}
-
 /// `startOrRestart` and its like: a file, then the list.
 pub fn file_command(
     session: &mut Session,
@@ -186,6 +169,12 @@ pub fn config_file(
     for app in &ecosystem.apps {
         let mut context = context.clone();
         if let Some(env) = &context.env_name {
+            let known = app.raw.contains_key(&format!("env_{env}"));
+            if !known {
+                session.output.warn(&format!(
+                    "Environment [{env}] is not defined in process file"
+                ));
+            }
             context.deploy_env = ecosystem.deploy_env(env);
         }
         if let Ok(keys) = raw::canonical(&app.raw) {
@@ -394,7 +383,15 @@ pub fn words(issue: &SpecIssue) -> String {
 
 fn refuse(session: &Session, issues: &[SpecIssue]) -> anyhow::Result<()> {
     for issue in issues {
-        session.output.error(&words(issue));
+        let words = words(issue);
+        // PM2 says twice what is wrong with a value.
+        if ["Expect ", "Verify ", "The minimum "]
+            .iter()
+            .any(|begun| words.starts_with(begun))
+        {
+            session.output.warn(&words);
+        }
+        session.output.error(&words);
     }
     bail!(Told)
 }

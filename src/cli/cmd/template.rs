@@ -1,7 +1,10 @@
 //! Files that PM2 writes for people: an ecosystem file to begin with, the system's logrotate file, and examples to read.
 
 use crate::cli::session::{Session, Told, print, user_name};
+use crate::core::spec::normalise::AppConf;
+use crate::core::spec::paths;
 use anyhow::{Context, bail};
+use serde_json::{Map, Value};
 use std::fs;
 use std::path::Path;
 
@@ -131,4 +134,21 @@ pub fn logrotate(session: &Session) -> anyhow::Result<()> {
         path.display()
     ));
     Ok(())
+}
+
+/// `--write`: what the app comes out as, in `<name>-pm2.json` here, for `start` to read. The shell's variables stay out of it.
+pub fn conf(session: &Session, target: &str, conf: &AppConf) -> anyhow::Result<()> {
+    let path = std::env::current_dir()?.join(format!("{}-pm2.json", paths::file_name(conf.name())));
+    session
+        .output
+        .done(&format!("Writing configuration to {}", path.display()));
+    let mut app = Map::from_iter([("script".to_owned(), Value::from(target))]);
+    let made = |key: &str| {
+        key.starts_with("pm_")
+            || matches!(key, "env" | "exec_interpreter" | "exec_mode" | "km_link")
+    };
+    let kept = conf.0.iter().filter(|(key, _)| !made(key));
+    app.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
+    std::fs::write(&path, serde_json::to_string_pretty(&app)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -9,18 +9,18 @@ pub(super) const ENTRIES: &[Entry] = &[
     Entry {
         name: "sendSignal",
         aliases: &[],
-        words: Words::Named(&["signal", "name|id"], &[]),
+        words: Words::Named(&["signal", "pm2_id|name"], &[]),
         options: &[],
         help: "send a signal to an app",
-        run: |s, m, _| signal::run(s, m, word(m, "signal"), word(m, "name|id")),
+        run: |s, m, _| signal::run(s, m, word(m, "signal"), word(m, "pm2_id|name")),
     },
     Entry {
         name: "send",
         aliases: &[],
-        words: Words::Named(&["id", "line"], &[]),
+        words: Words::Named(&["pm_id", "line"], &[]),
         options: &[],
         help: "send a line to an app's standard input",
-        run: |s, m, _| signal::send(s, m, word(m, "id"), word(m, "line")),
+        run: |s, m, _| signal::send(s, m, word(m, "pm_id"), word(m, "line")),
     },
     Entry {
         name: "attach",
