@@ -954,7 +954,7 @@ async fn a_service_that_a_person_has_stopped_makes_the_machine_unhealthy() {
     within(rig.handle.call(Command::Stop(id))).await.unwrap();
     let health = rig.get("/health").await;
     assert_eq!(health.status, 503);
-    assert_eq!(health.json()["services"][0]["error"], "stopped on request");
+    assert_eq!(health.json()["services"][0]["error"], "ended on request");
     assert_eq!(rig.get("/ready").await.status, 503);
     rig.end().await;
 }

@@ -7,6 +7,7 @@ use super::logs::RunLogs;
 use super::runner::{CHANNEL_QUEUE, Launched, MARKER, RunHandle, RunPlan, Running};
 use super::tree::Tree;
 use crate::core::keeping::{Held, Key};
+use crate::core::spec::interpreter::SourceMaps;
 use crate::sys::memory_room::NoRoom;
 use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned};
 use crate::sys::{fds, limits, procfs, spawn};
@@ -64,6 +65,14 @@ pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, Launc
     let (err_read, err_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
     let (ours, theirs) = fds::channel_pair().map_err(descriptor("socket pair"))?;
     let marker = ctx.marker(plan.id, plan.generation);
+    let maps = match plan.source_maps {
+        SourceMaps::Never => false,
+        SourceMaps::IfThere => Path::new(&format!("{}.map", plan.script)).is_file(),
+        SourceMaps::Always => true,
+    };
+    if maps {
+        plan.args.insert(0, "--enable-source-maps".to_owned());
+    }
     if plan.cluster.is_some() {
         let preload = ctx.cluster.preload(plan.user.as_ref());
         cluster::as_worker(&mut plan, ctx.cluster.unique_id(), preload);

@@ -14,6 +14,7 @@ use crate::core::exit::ExitCause;
 use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::Standing;
 use crate::core::signal::Signal;
+use crate::core::spec::interpreter::SourceMaps;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::memory_room::MemoryRoom;
 use crate::sys::spawn::UserIds;
@@ -55,6 +56,10 @@ pub struct RunPlan {
     pub program: String,
     /// Its arguments, without its own name.
     pub args: Vec<String>,
+    /// The script, absolute; the program itself where nothing interprets it.
+    pub script: String,
+    /// Whether it is Node, and is told to use source maps.
+    pub source_maps: SourceMaps,
     /// Its environment.
     pub env: BTreeMap<String, String>,
     /// Its working directory.

@@ -47,7 +47,8 @@ pub struct Opt {
     pub help: &'static str,
 }
 
-const fn opt(
+/// One option, in short.
+pub const fn opt(
     long: &'static str,
     short: Option<char>,
     shape: Shape,
@@ -135,7 +136,7 @@ pub const GLOBAL: &[Opt] = &[
     opt(
         "filter-env",
         None,
-        Many,
+        OptionalMany(""),
         Key("filter_env"),
         "leave out variables whose name contains this",
     ),
@@ -384,13 +385,19 @@ pub const GLOBAL: &[Opt] = &[
     ),
     opt("no-pmx", None, Flag, False("pmx"), "no agent"),
     opt("no-automation", None, Flag, False("automation"), "no agent"),
-    opt("trace", None, Flag, Nothing, "accepted, without effect"),
+    opt(
+        "trace",
+        None,
+        Flag,
+        True("trace"),
+        "for PM2's own service: noted, without effect",
+    ),
     opt(
         "disable-trace",
         None,
         Flag,
-        Nothing,
-        "accepted, without effect",
+        True("disable_trace"),
+        "for PM2's own service: noted, without effect",
     ),
     opt(
         "sort",
@@ -406,20 +413,61 @@ pub const GLOBAL: &[Opt] = &[
         Nothing,
         "follow the logs after the start",
     ),
-    opt("v8", None, Flag, Nothing, "accepted, without effect"),
+    opt(
+        "v8",
+        None,
+        Flag,
+        True("v8"),
+        "for PM2's own service: noted, without effect",
+    ),
     opt(
         "event-loop-inspector",
         None,
         Flag,
-        Nothing,
-        "accepted, without effect",
+        True("event_loop_inspector"),
+        "for PM2's own service: noted, without effect",
     ),
     opt(
         "deep-monitoring",
         None,
         Flag,
+        True("deep_monitoring"),
+        "for PM2's own service: noted, without effect",
+    ),
+];
+
+/// Options of `start` that run an app in a container, which is not supported.
+pub const CONTAINER: &[Opt] = &[
+    opt("fresh", None, Flag, Nothing, "containers: not supported"),
+    opt("daemon", None, Flag, Nothing, "containers: not supported"),
+    opt(
+        "container",
+        None,
+        Flag,
         Nothing,
-        "accepted, without effect",
+        "containers: not supported",
+    ),
+    opt("dist", None, Flag, Nothing, "containers: not supported"),
+    opt(
+        "image-name",
+        None,
+        Optional(""),
+        Nothing,
+        "containers: not supported",
+    ),
+    opt(
+        "node-version",
+        None,
+        Optional(""),
+        Nothing,
+        "containers: not supported",
+    ),
+    opt(
+        "dockerdaemon",
+        None,
+        Flag,
+        Nothing,
+        "containers: not supported",
     ),
 ];
 
@@ -554,8 +602,10 @@ pub fn app_keys(matches: &ArgMatches) -> Map<String, Value> {
                     );
                 }
             }
-            Key(key) if option.shape == Many => {
-                let all = all(matches, option.long);
+            Key(key) if matches!(option.shape, Many | OptionalMany(_)) => {
+                let mut all = all(matches, option.long);
+                // Every name holds the empty text.
+                all.retain(|text| !text.is_empty());
                 if !all.is_empty() {
                     keys.insert(key.to_owned(), Value::from(all));
                 }

@@ -34,6 +34,11 @@ impl Program {
         }
     }
 
+    /// What this process was called as.
+    pub fn own() -> Self {
+        Self::of(&std::env::args().next().unwrap_or_default())
+    }
+
     fn name(self) -> &'static str {
         match self {
             Program::Fornax => "fornax",
@@ -107,6 +112,11 @@ fn pm2(program: Program, words: &[String], rest: &[String]) -> anyhow::Result<Ex
         print(&help());
         return Ok(ExitCode::FAILURE);
     };
+    if let Some(word) = table::surplus(entry, matches) {
+        print(&format!("[PM2] \nUnknown command argument: {word}\n"));
+        print(&help());
+        return Ok(ExitCode::FAILURE);
+    }
     let mut session = session(matches);
     (entry.run)(&mut session, matches, rest)?;
     Ok(ExitCode::SUCCESS)
@@ -142,7 +152,9 @@ pub fn session(matches: &clap::ArgMatches) -> Session {
         silent: options::flag(matches, "silent") || set("PM2_SILENT").is_some(),
         colour: !plain && (forced || std::io::stdout().is_terminal()),
     };
-    Session::new(Home::from_env(&|name| std::env::var(name).ok()), output)
+    let mut session = Session::new(Home::from_env(&|name| std::env::var(name).ok()), output);
+    session.parallel = options::value(matches, "parallel").and_then(|text| text.parse().ok());
+    session
 }
 
 /// A command line that can't be understood, in PM2's words.
@@ -176,7 +188,9 @@ fn misuse(error: &clap::Error, help: &str) -> ExitCode {
             context(ContextKind::InvalidArg)
         ),
         ErrorKind::MissingRequiredArgument => {
-            let name = context(ContextKind::InvalidArg);
+            let names = context(ContextKind::InvalidArg);
+            // As PM2, one at a time.
+            let name = names.split(' ').next().unwrap_or_default();
             let name = name.trim_matches(|c| matches!(c, '<' | '>' | '.'));
             eprintln!("\n  error: missing required argument `{name}'\n");
         }

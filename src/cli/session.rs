@@ -96,6 +96,8 @@ pub struct Session {
     pub output: Output,
     /// Where a daemon that this command starts is to serve HTTP; else `FORNAX_HTTP` says.
     pub http: Option<String>,
+    /// `--parallel`: for how many instances an action is at a time.
+    pub parallel: Option<usize>,
     client: Option<Client>,
 }
 
@@ -106,6 +108,7 @@ impl Session {
             home,
             output,
             http: None,
+            parallel: None,
             client: None,
         }
     }

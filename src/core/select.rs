@@ -1,6 +1,7 @@
 //! Which instances a command means: `all`, `/regex/`, name, namespace or id (pm2 7.0.4, spec 6.1).
 
 use super::ids::PmId;
+use super::spec::paths::resolve;
 use regex::Regex;
 
 /// What a selection looks at.
@@ -61,9 +62,10 @@ impl Target {
         }
     }
 
-    /// The instances meant, in the order given. A word is tried as name (or script path), then namespace, then id.
+    /// The instances meant, in the order given. A word is tried as name (or path of a script, seen from `cwd`), then namespace,
+    /// then id.
     /// A number that no instance has is returned as it is by `id_meant`, so that PM2's "id unknown" can be said.
-    pub fn select(&self, candidates: &[Candidate<'_>]) -> Vec<PmId> {
+    pub fn select(&self, candidates: &[Candidate<'_>], cwd: &str) -> Vec<PmId> {
         let matching = |test: &dyn Fn(&Candidate<'_>) -> bool| {
             candidates
                 .iter()
@@ -75,8 +77,9 @@ impl Target {
             Target::All => matching(&|candidate| !candidate.module),
             Target::Pattern(pattern) => matching(&|candidate| pattern.is_match(candidate.name)),
             Target::Word(word) => {
+                let path = resolve(cwd, word);
                 let by_name =
-                    matching(&|candidate| candidate.name == word || candidate.script == word);
+                    matching(&|candidate| candidate.name == word || candidate.script == path);
                 if !by_name.is_empty() {
                     return by_name;
                 }
@@ -132,12 +135,14 @@ mod tests {
             ("2", vec![2]),
             ("/^(web|api)$/", vec![0, 1, 2]),
             ("/srv/x.js", vec![0, 1, 2, 3, 4]),
+            ("../x.js", vec![0, 1, 2, 3, 4]),
+            ("x.js", vec![]),
             ("nope", vec![]),
             ("99", vec![]),
         ] {
             let ids: Vec<u32> = Target::parse(target)
                 .unwrap()
-                .select(&all())
+                .select(&all(), "/srv/sub")
                 .iter()
                 .map(|id| id.0)
                 .collect();

@@ -21,7 +21,7 @@ pub fn assess(instance: &Instance, waiting_for: &[Dependency]) -> (ServiceStatus
         State::Idle(_) if instance.missing.is_some() => {
             told(NotInstalled, instance.missing.clone().unwrap_or_default())
         }
-        State::Idle(IdleReason::Asked) => told(Stopped, "stopped on request".to_owned()),
+        State::Idle(IdleReason::Asked) => told(Stopped, "ended on request".to_owned()),
         State::Idle(IdleReason::NotStarted) => {
             told(Stopped, "registered, not started yet".to_owned())
         }
@@ -32,7 +32,7 @@ pub fn assess(instance: &Instance, waiting_for: &[Dependency]) -> (ServiceStatus
             "waiting for it to say that it is ready".to_owned(),
         ),
         State::Online(run) => match (&instance.spec.fornax.probe, &instance.probe) {
-            (None, _) => told(Healthy, format!("online (pid {})", run.pid)),
+            (None, _) => told(Healthy, format!("runs as pid {}", run.pid)),
             (Some(_), None) => told(Starting, "its probe has not been answered yet".to_owned()),
             (Some(_), Some((Verdict::Starting, why))) => {
                 told(Starting, format!("starting up: {why}"))

@@ -65,6 +65,8 @@ pub fn plan(instance: &Instance, rotation: LogRotation) -> Result<RunPlan, PlanE
         namespace: Arc::clone(&spec.namespace),
         program,
         args,
+        script: spec.exec_path.clone(),
+        source_maps: spec.source_maps,
         env: environment(instance),
         cwd: spec.cwd.clone(),
         user: user(spec)?,

@@ -8,3 +8,4 @@ mod publish;
 mod report;
 mod rpc;
 pub mod server;
+mod versioning;

@@ -145,36 +145,42 @@ impl Versioned {
     /// # Errors
     /// `WouldBlock` when another still is; else what opening or locking the lock file answers.
     pub fn lock(&self, limit: Duration) -> io::Result<Writing<'_>> {
-        let name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let path = files::folder_of(&self.path).join(format!(".{}.lock", name.to_string_lossy()));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            // Whatever somebody may have put there: no link is followed, no FIFO waited for.
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)?;
-        let deadline = Instant::now() + limit;
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => {
-                    return Ok(Writing {
-                        of: self,
-                        _lock: lock,
-                    });
-                }
-                Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = back,
-                Err((_, Errno::EWOULDBLOCK)) => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::WouldBlock,
-                        "another process is writing it",
-                    ));
-                }
-                Err((_, errno)) => return Err(errno.into()),
+        Ok(Writing {
+            of: self,
+            _lock: exclusive(&self.path, limit)?,
+        })
+    }
+}
+
+/// Waits, for so long at most, until this process is the only one that has the lock beside `path`; there need be no such file.
+///
+/// # Errors
+/// `WouldBlock` when another process still has it; else what opening or locking the lock file answers.
+pub fn exclusive(path: &Path, limit: Duration) -> io::Result<Flock<File>> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let path = files::folder_of(path).join(format!(".{}.lock", name.to_string_lossy()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        // Whatever somebody may have put there: no link is followed, no FIFO waited for.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    let deadline = Instant::now() + limit;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = back,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "another process is writing it",
+                ));
             }
-            std::thread::sleep(LOCK_PERIOD);
+            Err((_, errno)) => return Err(errno.into()),
         }
+        std::thread::sleep(LOCK_PERIOD);
     }
 }
 

@@ -1,7 +1,9 @@
 //! One listener: its socket, its workers, and the connections that wait for one of them.
 
 use super::bind::Bound;
-use crate::core::cluster::{ListenerKey, Rota, Sched, WorkerId};
+use super::registry::State;
+use crate::core::cluster::{Family, ListenerKey, Rota, Sched, WorkerId};
+use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -133,4 +135,26 @@ impl Drop for Listener {
 /// How messages name a listener.
 pub(super) fn text(key: &ListenerKey) -> Value {
     Value::String(key.to_string())
+}
+
+/// The listener of another app that has this very address, which is shared as PM2 shares it; a port that the kernel chooses
+/// is an app's own.
+pub(super) fn of_another_app(
+    state: &State,
+    key: &ListenerKey,
+    sched: Sched,
+    errno: Errno,
+) -> Option<Arc<ListenerKey>> {
+    if errno != Errno::EADDRINUSE || key.port == 0 || key.family == Family::Unix {
+        return None;
+    }
+    let (other, _) = state.listeners.iter().find(|(other, listener)| {
+        let same = ListenerKey {
+            app: key.app.clone(),
+            ..ListenerKey::clone(other)
+        };
+        same == *key && listener.sched() == sched
+    })?;
+    tracing::warn!(app = key.app, other = other.app, listener = %key, "two cluster apps share an address");
+    Some(Arc::clone(other))
 }

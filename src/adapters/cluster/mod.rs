@@ -12,4 +12,5 @@ mod registry;
 
 pub use legacy::ListenerState;
 pub use preload::as_worker;
-pub use registry::{ClusterFact, Registry, WorkerSeat};
+pub use query::ClusterFact;
+pub use registry::{Registry, WorkerSeat};

@@ -1,4 +1,4 @@
-//! What a worker asks for when it listens: `queryServer`, read with all the freedom that Node takes.
+//! What a worker tells its primary: how it stands, and where it wants to listen, read with all the freedom that Node takes.
 
 use crate::core::cluster::{Family, ListenerKey};
 use serde_json::Value;
@@ -11,6 +11,17 @@ const UDP_REUSEADDR: u64 = 4;
 const BACKLOG: i32 = 511;
 /// The longest address taken, in bytes; no path or number is longer.
 const ADDRESS: usize = 4096;
+
+/// What the loop is to know of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterFact {
+    /// Node is up in it; its script is about to run.
+    Online,
+    /// It listens: PM2's reload goes on.
+    Listening,
+    /// It has closed its channel: its servers are closed, or it has gone.
+    Disconnected,
+}
 
 /// A listen of a worker. One that is `exclusive`, and with that one with `reusePort`, never gets here: Node binds it in the worker.
 #[derive(Debug, Clone, PartialEq)]

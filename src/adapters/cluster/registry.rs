@@ -3,8 +3,8 @@
 use super::accept;
 use super::bind;
 use super::keep;
-use super::listener::{Connection, Listener, Socket, text};
-use super::query::Query;
+use super::listener::{self, Connection, Listener, Socket, text};
+use super::query::{ClusterFact, Query};
 use crate::adapters::channel::{HandleKind, Outgoing};
 use crate::adapters::keeper::Keeper;
 use crate::core::cluster::{ListenerKey, Sched, WorkerId};
@@ -20,17 +20,6 @@ use tokio_util::task::TaskTracker;
 
 /// Listeners that one worker may use; a further one is refused with EMFILE.
 const LISTENERS: usize = 256;
-
-/// What the loop is to know of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClusterFact {
-    /// Node is up in it; its script is about to run.
-    Online,
-    /// It listens: PM2's reload goes on.
-    Listening,
-    /// It has closed its channel: its servers are closed, or it has gone.
-    Disconnected,
-}
 
 /// What a worker is to the registry.
 #[derive(Debug)]
@@ -217,7 +206,10 @@ impl Registry {
                     state.listeners.insert(Arc::clone(&key), listener);
                     key
                 }
-                Err(errno) => return state.refuse(worker, ack, errno, &name),
+                Err(errno) => match listener::of_another_app(state, &query.key, sched, errno) {
+                    Some(key) => key,
+                    None => return state.refuse(worker, ack, errno, &name),
+                },
             },
         };
         state.join(worker, &key, ack, query.data);

@@ -1,9 +1,10 @@
 //! `stop`, `restart`, `reload`, `delete`: one action on everything that is meant (pm2 7.0.4, spec 6.1, 6.2).
 
-use super::list;
-use super::start;
+use super::carry::{self, Announced};
+use super::{list, logs, start};
 use crate::cli::options;
-use crate::cli::render::{ProcRow, message};
+use crate::cli::render::ProcRow;
+use crate::cli::render::logs::Mode;
 use crate::cli::session::{Session, Told};
 use crate::cli::start_context;
 use crate::config;
@@ -11,7 +12,6 @@ use crate::core::ids::PmId;
 use crate::core::select::{Candidate, Target};
 use crate::core::spec::context::Origin;
 use crate::core::spec::raw;
-use crate::pm2::client::ClientError;
 use anyhow::bail;
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
@@ -41,7 +41,7 @@ impl Action {
     }
 
     /// The word in `process:event`.
-    fn event(self) -> &'static str {
+    pub(super) fn event(self) -> &'static str {
         match self {
             Action::Stop => "stop",
             Action::Restart => "restart",
@@ -79,7 +79,11 @@ pub fn run(
             one(session, matches, action, target, rest, false)?;
         }
     }
-    list::after_action(session, matches)
+    list::after_action(session, matches)?;
+    if options::flag(matches, "attach") {
+        logs::follow_all(session, Mode::Prefixed)?;
+    }
+    Ok(())
 }
 
 /// The apps that a file names.
@@ -123,7 +127,7 @@ fn config_file(
                     .error(&format!("Process or Namespace {name} not found"));
                 bail!(Told);
             }
-            carry_out(
+            carry::out(
                 session,
                 action,
                 &name,
@@ -162,7 +166,7 @@ pub fn one(
             Target::All | Target::Pattern(_) => session.output.warn_aloud("No process found"),
             Target::Word(word) => match target.id_meant() {
                 // The daemon has the words for an unknown id, which differ by method.
-                Some(id) => return apply(session, action, word, &[id], &rows, &json!({})),
+                Some(id) => return carry::apply(session, action, word, &[id], &rows, &json!({})),
                 None => session
                     .output
                     .error(&format!("Process or Namespace {word} not found")),
@@ -172,9 +176,9 @@ pub fn one(
     }
     let env = restart_env(session, matches, action, rest, starting)?;
     if action == Action::Restart && !starting && options::app_keys(matches).contains_key("watch") {
-        tell_watch(session, "toggleWatch", action, &ids)?;
+        carry::tell_watch(session, "toggleWatch", action, &ids)?;
     }
-    apply(session, action, word, &ids, &rows, &env)
+    carry::apply(session, action, word, &ids, &rows, &env)
 }
 
 /// What a restart by name carries: the keys given as options, and with `--update-env` the shell's environment.
@@ -201,7 +205,13 @@ fn restart_env(
     if !rest.is_empty() {
         given.insert("args".to_owned(), Value::from(rest.to_vec()));
     }
-    if given.is_empty() {
+    if std::env::var_os("PM2_DEEP_MONITORING").is_some() {
+        given.insert("deep_monitoring".to_owned(), Value::Bool(true));
+    }
+    // `--node-args=null` takes the key away.
+    let (taken, given): (Map<String, Value>, Map<String, Value>) =
+        given.into_iter().partition(|(_, value)| value == "null");
+    if given.is_empty() && taken.is_empty() {
         return Ok(Value::Object(env));
     }
     match raw::canonical(&given) {
@@ -216,6 +226,7 @@ fn restart_env(
             if let Some(interpreter) = keys.remove("interpreter") {
                 keys.insert("exec_interpreter".to_owned(), interpreter);
             }
+            keys.extend(taken);
             env.insert("current_conf".to_owned(), Value::Object(keys));
             Ok(Value::Object(env))
         }
@@ -224,125 +235,6 @@ fn restart_env(
                 session.output.error(&start::words(&issue));
             }
             bail!(Told)
-        }
-    }
-}
-
-/// Whether an action is announced before it is carried out: PM2 does, but not for stop and delete by file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Announced {
-    Yes,
-    No,
-}
-
-/// Carries the action out on all ids, and tells it as PM2 does.
-pub fn apply(
-    session: &mut Session,
-    action: Action,
-    word: &str,
-    ids: &[PmId],
-    rows: &[ProcRow],
-    env: &Value,
-) -> anyhow::Result<()> {
-    carry_out(session, action, word, ids, rows, env, Announced::Yes)
-}
-
-fn carry_out(
-    session: &mut Session,
-    action: Action,
-    word: &str,
-    ids: &[PmId],
-    rows: &[ProcRow],
-    env: &Value,
-    announced: Announced,
-) -> anyhow::Result<()> {
-    let output = session.output;
-    let numbers: Vec<u32> = ids.iter().map(|id| id.0).collect();
-    let by_id =
-        numbers == [word.parse().unwrap_or(u32::MAX)] && !rows.iter().any(|row| row.name == word);
-    if announced == Announced::Yes {
-        output.line(&if by_id {
-            message::applying_by_id(action.method(), word, output.colour)
-        } else {
-            message::applying(action.method(), word, &numbers, output.colour)
-        });
-    }
-    let argument = |id: &PmId| match action {
-        Action::Restart | Action::Reload => json!({"id": id, "env": env}),
-        Action::Stop | Action::Delete => json!(id),
-    };
-    let calls: Vec<(&str, Vec<Value>)> = ids
-        .iter()
-        .map(|id| (action.method(), vec![argument(id)]))
-        .collect();
-    if matches!(action, Action::Stop | Action::Delete) {
-        tell_watch(session, "stopWatch", action, ids)?;
-    }
-    let client = session.daemon(false)?;
-    for answer in client.call_all(&calls)?.into_iter().zip(ids) {
-        let (answer, id) = answer;
-        match answer {
-            Ok(_) => {
-                let name = rows
-                    .iter()
-                    .find(|row| row.pm_id == id.0)
-                    .map_or(word, |row| row.name.as_str());
-                output.line(&message::ticked(name, id.0, output.colour));
-            }
-            Err(ClientError::Refused(words)) => {
-                output.error(&words);
-                bail!(Told);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let notices: Vec<(&str, Vec<Value>)> = ids
-        .iter()
-        .map(|id| {
-            (
-                "notifyByProcessId",
-                vec![json!({"id": id, "action_name": action.event(), "manually": true})],
-            )
-        })
-        .collect();
-    // Told to whoever listens; that a deleted one is not known any more is as it should be.
-    drop(client.call_all(&notices)?);
-    if action == Action::Stop {
-        warn_of_cron(output, ids, rows);
-    }
-    Ok(())
-}
-
-/// `stopWatch` before an app is stopped, so that no change of a file starts it again; `toggleWatch` for `restart --watch`.
-fn tell_watch(
-    session: &mut Session,
-    method: &str,
-    action: Action,
-    ids: &[PmId],
-) -> anyhow::Result<()> {
-    let argument = |id: &PmId| match action {
-        Action::Restart | Action::Reload => json!({"id": id}),
-        Action::Stop | Action::Delete => json!(id),
-    };
-    let calls: Vec<(&str, Vec<Value>)> = ids
-        .iter()
-        .map(|id| (method, vec![json!(action.method()), argument(id)]))
-        .collect();
-    for answer in session.daemon(false)?.call_all(&calls)? {
-        if let Err(ClientError::Refused(words)) = answer {
-            session.output.error(&words);
-            bail!(Told);
-        }
-    }
-    Ok(())
-}
-
-/// A stop does not switch a cron pattern off: it will start the app.
-fn warn_of_cron(output: crate::cli::session::Output, ids: &[PmId], rows: &[ProcRow]) {
-    let stopped = rows.iter().filter(|row| ids.contains(&PmId(row.pm_id)));
-    for row in stopped {
-        if let Some(pattern) = &row.cron_restart {
-            output.warn(&message::cron_still_up(&row.name, pattern, output.colour));
         }
     }
 }
@@ -367,5 +259,7 @@ pub fn select(target: &Target, rows: &[ProcRow]) -> Vec<PmId> {
             module: row.pmx_module,
         })
         .collect();
-    target.select(&candidates)
+    // Without a folder no relative path means a script.
+    let cwd = std::env::current_dir().unwrap_or_default();
+    target.select(&candidates, &cwd.to_string_lossy())
 }

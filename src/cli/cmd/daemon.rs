@@ -1,8 +1,9 @@
 //! `ping`, `kill`, `reloadLogs`: the daemon itself.
 
-use crate::cli::session::{Session, Told, print};
+use crate::cli::session::{Session, Told};
 use crate::sys::{pidfd, procfs};
 use anyhow::bail;
+use clap::ArgMatches;
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -81,6 +82,14 @@ pub fn kill(session: &mut Session) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `pm2 deepUpdate`: PM2 fetches itself with npm first. This program comes from elsewhere.
+pub fn deep_update(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
+    session
+        .output
+        .done("Fornax is not fetched by npm; what is on disk takes over");
+    super::update::update(session, matches)
+}
+
 /// The keeper's process, if the daemon has one.
 fn keeper_of(daemon: u32) -> Option<OwnedFd> {
     let parent = procfs::stat(daemon)?.ppid;
@@ -102,15 +111,5 @@ pub fn reload_logs(session: &mut Session) -> anyhow::Result<()> {
     session.output.line("Reloading all logs...");
     let _: Value = session.daemon(false)?.call("reloadLogs", &[json!({})])?;
     session.output.line("All logs reloaded");
-    Ok(())
-}
-
-/// `pm2 report`, as far as the daemon goes.
-pub fn report(session: &mut Session) -> anyhow::Result<()> {
-    let report: Value = session.daemon(false)?.call("getReport", &[json!({})])?;
-    print(&format!(
-        "{}\n",
-        crate::cli::render::inspect::inspect(&report)
-    ));
     Ok(())
 }

@@ -83,9 +83,15 @@ pub fn jlist(session: &mut Session) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `pm2 prettylist`.
+/// `pm2 prettylist`. Scripts count words such as `online` in it, so what we say beyond PM2 is left to `jlist`.
 pub fn prettylist(session: &mut Session) -> anyhow::Result<()> {
-    let items = session.items(true)?;
+    let mut items = session.items(true)?;
+    for env in items
+        .iter_mut()
+        .filter_map(|item| item.get_mut("pm2_env")?.as_object_mut())
+    {
+        env.shift_remove("fornax_state");
+    }
     print(&inspect::inspect(&Value::Array(items)));
     Ok(())
 }

@@ -305,10 +305,8 @@ pub fn flush(session: &mut Session, word: Option<&str>) -> anyhow::Result<()> {
     }
     let meant =
         |row: &&ProcRow| word.is_none_or(|word| row.name == word || row.pm_id.to_string() == word);
-    if rows.iter().any(|row| meant(&row)) {
-        output.done("Flushing:");
-    }
     for row in rows.iter().filter(meant) {
+        output.done("Flushing:");
         for path in [&row.out_log_path, &row.err_log_path].into_iter().flatten() {
             output.done(path);
             paths.push(path.clone());

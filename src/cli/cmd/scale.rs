@@ -1,14 +1,18 @@
 //! `scale` and `reset` (pm2 7.0.4, spec 4.8, 6.2).
 
-use super::act::{self, Action};
-use super::list;
+use super::{act, carry, list};
 use crate::cli::session::{Session, Told};
 use crate::core::ids::PmId;
 use crate::core::select::Target;
 use crate::pm2::client::ClientError;
+use crate::sys::versions;
 use anyhow::bail;
 use clap::ArgMatches;
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long another `scale` is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(120);
 
 /// `pm2 scale NAME 4`, or `+2`.
 pub fn run(
@@ -17,6 +21,19 @@ pub fn run(
     name: &str,
     number: &str,
 ) -> anyhow::Result<()> {
+    // Of two commands at once, the later one counts what the earlier one has made.
+    session.daemon(false)?;
+    let lock = versions::exclusive(&session.home.root().join("scale"), LOCK_LIMIT);
+    let _lock = match lock {
+        Ok(lock) => lock,
+        Err(error) => {
+            session.output.error(&format!(
+                "another scale has not ended within {} s ({error}); nothing was done",
+                LOCK_LIMIT.as_secs()
+            ));
+            bail!(Told);
+        }
+    };
     let rows = session.rows()?;
     let ids: Vec<PmId> = rows
         .iter()
@@ -52,14 +69,11 @@ pub fn run(
                     .call::<Value>("duplicateProcessId", &[json!(first)])?;
             }
         }
-        std::cmp::Ordering::Less => act::apply(
-            session,
-            Action::Delete,
-            name,
-            &ids[..ids.len() - wanted],
-            &rows,
-            &Value::Null,
-        )?,
+        std::cmp::Ordering::Less => {
+            for id in &ids[..ids.len() - wanted] {
+                carry::delete_one(session, *id, &rows)?;
+            }
+        }
     }
     list::after_action(session, matches)
 }

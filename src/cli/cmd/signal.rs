@@ -29,9 +29,9 @@ pub fn run(
         Err(_) => format!("Sending signal to process name {word}"),
     });
     told(session, method, &argument)?;
-    session.output.done(&match word.parse::<u32>() {
-        Ok(id) => format!("Signal {signal} sent to process id {id}"),
-        Err(_) => format!("Signal {signal} sent to process name {word}"),
+    session.output.line(&match word.parse::<u32>() {
+        Ok(id) => format!("successfully sent signal {signal} to process id {id}"),
+        Err(_) => format!("successfully sent signal {signal} to process name {word}"),
     });
     list::after_action(session, matches)
 }

@@ -1,7 +1,7 @@
 //! `start`: a script, a program, a shell command, a file, or something that is known already (pm2 7.0.4, spec 6.5).
 
 use super::act::{self, Action};
-use super::{list, logs};
+use super::{carry, list, logs, template};
 use crate::cli::options;
 use crate::cli::render::ProcRow;
 use crate::cli::render::logs::Mode;
@@ -28,6 +28,12 @@ pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyh
         .flatten()
         .cloned()
         .collect();
+    if options::flag(matches, "container") || options::flag(matches, "dist") {
+        session.output.error(
+            "`--container` is not supported: give the container's own command to `start`, as in `start \"docker run --rm IMAGE\"`",
+        );
+        bail!(Told);
+    }
     if targets.is_empty() {
         let found = config::discover(&std::env::current_dir()?);
         targets.push(found.map_or_else(
@@ -98,7 +104,7 @@ fn script(
                 .map(|row| PmId(row.pm_id))
                 .collect();
             let env = json!({"current_conf": without_env(&conf)});
-            act::apply(session, Action::Restart, &name, &ids, rows, &env)?;
+            carry::apply(session, Action::Restart, &name, &ids, rows, &env)?;
             session.output.done("Process successfully started");
             return Ok(());
         }
@@ -106,6 +112,9 @@ fn script(
             .output
             .error("Script already launched, add -f option to force re-execution");
         bail!(Told);
+    }
+    if options::flag(matches, "write") {
+        template::conf(session, target, &conf)?;
     }
     let mode = conf.text("exec_mode").to_owned();
     let count = conf.0.get("instances").and_then(Value::as_i64).unwrap_or(1);
@@ -160,6 +169,12 @@ pub fn config_file(
     for app in &ecosystem.apps {
         let mut context = context.clone();
         if let Some(env) = &context.env_name {
+            let known = app.raw.contains_key(&format!("env_{env}"));
+            if !known {
+                session.output.warn(&format!(
+                    "Environment [{env}] is not defined in process file"
+                ));
+            }
             context.deploy_env = ecosystem.deploy_env(env);
         }
         if let Ok(keys) = raw::canonical(&app.raw) {
@@ -201,7 +216,7 @@ pub fn config_file(
             .filter(|row| row.name == conf.name())
             .map(|row| PmId(row.pm_id))
             .collect();
-        act::apply(
+        carry::apply(
             session,
             action,
             conf.name(),
@@ -368,7 +383,15 @@ pub fn words(issue: &SpecIssue) -> String {
 
 fn refuse(session: &Session, issues: &[SpecIssue]) -> anyhow::Result<()> {
     for issue in issues {
-        session.output.error(&words(issue));
+        let words = words(issue);
+        // PM2 says twice what is wrong with a value.
+        if ["Expect ", "Verify ", "The minimum "]
+            .iter()
+            .any(|begun| words.starts_with(begun))
+        {
+            session.output.warn(&words);
+        }
+        session.output.error(&words);
     }
     bail!(Told)
 }

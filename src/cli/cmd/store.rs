@@ -1,10 +1,11 @@
 //! `set`, `get`, `unset`, `conf`: PM2's key store, `module_conf.json` (pm2 7.0.4, spec 6.15).
 
 use crate::cli::session::{Session, Told};
+use crate::cli::start_context;
 use crate::sys::files::Readers;
 use crate::sys::private;
 use crate::sys::versions::Versioned;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -12,10 +13,127 @@ use std::time::Duration;
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
 /// `pm2 set a:b value`. The keys of pm2-logrotate are the built-in rotation's and take effect at once.
-pub fn set(session: &mut Session, key: &str, value: &str) -> anyhow::Result<()> {
+pub fn set(session: &mut Session, key: Option<&str>, value: Option<&str>) -> anyhow::Result<()> {
+    let Some(key) = key else {
+        return edit(session);
+    };
+    let Some(value) = value else {
+        show(session, &read(session), None);
+        return Ok(());
+    };
     let store = change(session, |store| put(store, &segments(key), value))?;
+    let module = segments(key).first().cloned().unwrap_or_default();
+    apply(session, &store, &[&module])?;
     session.output.done("Setting changed");
-    show(session, &store, segments(key).first().map(String::as_str));
+    show(session, &store, Some(&module));
+    Ok(())
+}
+
+/// `pm2 multiset "a:b 1 c:d 2"`.
+pub fn multiset(session: &mut Session, words: &str) -> anyhow::Result<()> {
+    let words = crate::core::spec::args::split(words);
+    let (pairs, odd) = words.as_chunks::<2>();
+    if let [key] = odd {
+        session.output.error(&format!(
+            "`{key}` has no value; multiset takes \"key value key value\""
+        ));
+        bail!(Told);
+    }
+    let store = change(session, |store| {
+        for [key, value] in pairs {
+            put(store, &segments(key), value);
+        }
+    })?;
+    let mut modules: Vec<String> = Vec::new();
+    for [key, _] in pairs {
+        modules.extend(segments(key).into_iter().take(1));
+    }
+    modules.dedup();
+    let named: Vec<&str> = modules.iter().map(String::as_str).collect();
+    apply(session, &store, &named)?;
+    show(session, &store, named.first().copied());
+    Ok(())
+}
+
+/// `pm2 conf [module]`: its settings, or all. With a value too it stores it.
+pub fn conf(session: &mut Session, key: Option<&str>, value: Option<&str>) -> anyhow::Result<()> {
+    match (key, value) {
+        (Some(_), Some(_)) => set(session, key, value),
+        (Some(key), None) if segments(key).len() > 1 => get(session, Some(key)),
+        (only, _) => {
+            show(session, &read(session), only);
+            Ok(())
+        }
+    }
+}
+
+/// `pm2 config key [value]`.
+pub fn config(session: &mut Session, key: &str, value: Option<&str>) -> anyhow::Result<()> {
+    match value {
+        Some(_) => set(session, Some(key), value),
+        None => get(session, Some(key)),
+    }
+}
+
+/// The daemon learns of its own settings, and apps that are named like a section are restarted with theirs, as PM2 does.
+fn apply(
+    session: &mut Session,
+    store: &Map<String, Value>,
+    modules: &[&str],
+) -> anyhow::Result<()> {
+    let Some(client) = session.running_daemon()? else {
+        return Ok(());
+    };
+    let _: Value = client.call("fornaxReloadSettings", &[json!({})])?;
+    let rows = session.rows()?;
+    for module in modules {
+        let mut env = start_context::client_env();
+        if let Some(section) = store.get(*module).and_then(Value::as_object) {
+            env.extend(section.clone());
+            env.insert((*module).to_owned(), Value::Object(section.clone()));
+        }
+        let calls: Vec<(&str, Vec<Value>)> = rows
+            .iter()
+            .filter(|row| row.name == *module)
+            .map(|row| {
+                let argument = json!({"id": row.pm_id, "env": env});
+                ("restartProcessId", vec![argument])
+            })
+            .collect();
+        if calls.is_empty() {
+            continue;
+        }
+        for answer in session.daemon(false)?.call_all(&calls)? {
+            if let Err(error) = answer {
+                session.output.error(&error.to_string());
+                bail!(Told);
+            }
+        }
+        session.output.done(&format!("Module {module} restarted"));
+    }
+    Ok(())
+}
+
+/// `pm2 set` without a key: the file in the person's editor.
+fn edit(session: &mut Session) -> anyhow::Result<()> {
+    change(session, |_| ())?;
+    let named = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let editor = named("VISUAL")
+        .or_else(|| named("EDITOR"))
+        .unwrap_or_else(|| "vim".to_owned());
+    let words = crate::core::spec::args::split(&editor);
+    let path = file(session).path().to_owned();
+    let Some((program, options)) = words.split_first() else {
+        bail!("EDITOR names no program");
+    };
+    let ended = std::process::Command::new(program)
+        .args(options)
+        .arg(&path)
+        .status()
+        .with_context(|| format!("cannot start {program}; set EDITOR"))?;
+    if !ended.success() {
+        bail!("{program} has ended with {ended}");
+    }
     if let Some(client) = session.running_daemon()? {
         let _: Value = client.call("fornaxReloadSettings", &[json!({})])?;
     }
@@ -35,7 +153,12 @@ pub fn get(session: &mut Session, key: Option<&str>) -> anyhow::Result<()> {
         .try_fold(&Value::Object(store.clone()), |at, segment| at.get(segment))
         .cloned();
     match (found, path.as_slice()) {
-        (Some(Value::Object(_)), _) => show(session, &store, path.first().map(String::as_str)),
+        (Some(Value::Object(_)), _) => {
+            show(session, &store, path.first().map(String::as_str));
+            session
+                .output
+                .line("Modules configuration. Copy/Paste line to edit values.");
+        }
         (Some(value), [module, rest @ ..]) if !rest.is_empty() => {
             let value = value
                 .as_str()
@@ -57,16 +180,15 @@ pub fn get(session: &mut Session, key: Option<&str>) -> anyhow::Result<()> {
 
 /// `pm2 unset key`, or `all`.
 pub fn unset(session: &mut Session, key: &str) -> anyhow::Result<()> {
-    change(session, |store| {
+    let store = change(session, |store| {
         if key == "all" {
             store.clear();
         } else {
             take(store, &segments(key));
         }
     })?;
-    if let Some(client) = session.running_daemon()? {
-        let _: Value = client.call("fornaxReloadSettings", &[json!({})])?;
-    }
+    apply(session, &store, &[])?;
+    show(session, &store, None);
     Ok(())
 }
 

@@ -1,8 +1,13 @@
 //! Every command in one table: its name, aliases, arguments and what it is for. Help, parsing and a test read it.
 
-use super::act::Action;
-use super::{act, daemon, dump, list, logs, scale, show, signal, start, store, update};
-use crate::cli::options::{self, GLOBAL, LOGS, Opt};
+mod apps;
+mod cloud;
+mod files;
+mod keep;
+mod look;
+mod talk;
+
+use crate::cli::options::{self, GLOBAL, Opt};
 use crate::cli::session::Session;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -11,10 +16,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 pub enum Words {
     /// None.
     None,
-    /// Exactly these, by name.
-    Required(&'static [&'static str]),
-    /// One or none.
-    Optional(&'static str),
+    /// By name: these, and then some of those.
+    Named(&'static [&'static str], &'static [&'static str]),
     /// Any number, at least so many; kept as `targets`.
     Targets(usize),
 }
@@ -46,273 +49,20 @@ fn optional<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
     matches.get_one::<String>(name).map(String::as_str)
 }
 
-/// PM2's commands.
-pub const COMMANDS: &[Entry] = &[
-    Entry {
-        name: "start",
-        aliases: &[],
-        words: Words::Targets(0),
-        options: &[],
-        help: "start a script, program, shell command, ecosystem file, or a known app",
-        run: |s, m, rest| start::run(s, m, rest),
-    },
-    Entry {
-        name: "stop",
-        aliases: &[],
-        words: Words::Targets(1),
-        options: &[],
-        help: "stop apps",
-        run: |s, m, rest| act::run(s, m, Action::Stop, rest),
-    },
-    Entry {
-        name: "restart",
-        aliases: &[],
-        words: Words::Targets(1),
-        options: &[],
-        help: "restart apps",
-        run: |s, m, rest| act::run(s, m, Action::Restart, rest),
-    },
-    Entry {
-        name: "reload",
-        aliases: &[],
-        words: Words::Targets(1),
-        options: &[],
-        help: "restart apps, without a gap where they can",
-        run: |s, m, rest| act::run(s, m, Action::Reload, rest),
-    },
-    Entry {
-        name: "delete",
-        aliases: &["del"],
-        words: Words::Targets(1),
-        options: &[],
-        help: "stop apps and forget them",
-        run: |s, m, rest| act::run(s, m, Action::Delete, rest),
-    },
-    Entry {
-        name: "startOrRestart",
-        aliases: &[],
-        words: Words::Required(&["file"]),
-        options: &[],
-        help: "start or restart the apps of a file",
-        run: |s, m, _| start::file_command(s, m, word(m, "file"), Action::Restart),
-    },
-    Entry {
-        name: "startOrReload",
-        aliases: &[],
-        words: Words::Required(&["file"]),
-        options: &[],
-        help: "start or reload the apps of a file",
-        run: |s, m, _| start::file_command(s, m, word(m, "file"), Action::Reload),
-    },
-    Entry {
-        name: "startOrGracefulReload",
-        aliases: &[],
-        words: Words::Required(&["file"]),
-        options: &[],
-        help: "start or reload the apps of a file",
-        run: |s, m, _| start::file_command(s, m, word(m, "file"), Action::Reload),
-    },
-    Entry {
-        name: "scale",
-        aliases: &[],
-        words: Words::Required(&["name", "number"]),
-        options: &[],
-        help: "change how many instances an app has (4, or +2)",
-        run: |s, m, _| scale::run(s, m, word(m, "name"), word(m, "number")),
-    },
-    Entry {
-        name: "reset",
-        aliases: &[],
-        words: Words::Required(&["name|id|all"]),
-        options: &[],
-        help: "set restart counters to zero",
-        run: |s, m, _| scale::reset(s, m, word(m, "name|id|all")),
-    },
-    Entry {
-        name: "list",
-        aliases: &["ls", "l", "ps", "status"],
-        words: Words::None,
-        options: &[],
-        help: "list apps",
-        run: |s, m, _| list::run(s, m),
-    },
-    Entry {
-        name: "jlist",
-        aliases: &[],
-        words: Words::None,
-        options: &[],
-        help: "list apps as JSON",
-        run: |s, _, _| list::jlist(s),
-    },
-    Entry {
-        name: "prettylist",
-        aliases: &[],
-        words: Words::None,
-        options: &[],
-        help: "list apps as Node prints objects",
-        run: |s, _, _| list::prettylist(s),
-    },
-    Entry {
-        name: "describe",
-        aliases: &["desc", "info", "show"],
-        words: Words::Required(&["name|id"]),
-        options: &[],
-        help: "everything about one app",
-        run: |s, m, _| show::describe(s, word(m, "name|id")),
-    },
-    Entry {
-        name: "env",
-        aliases: &[],
-        words: Words::Required(&["id"]),
-        options: &[],
-        help: "an app's environment",
-        run: |s, m, _| show::env(s, word(m, "id")),
-    },
-    Entry {
-        name: "id",
-        aliases: &[],
-        words: Words::Required(&["name"]),
-        options: &[],
-        help: "the ids of a name",
-        run: |s, m, _| show::id(s, word(m, "name")),
-    },
-    Entry {
-        name: "pid",
-        aliases: &[],
-        words: Words::Optional("name"),
-        options: &[],
-        help: "the pids of a name, or of all",
-        run: |s, m, _| show::pid(s, optional(m, "name")),
-    },
-    Entry {
-        name: "logs",
-        aliases: &["log"],
-        words: Words::Optional("target"),
-        options: LOGS,
-        help: "the last lines, then new ones as they come",
-        run: |s, m, _| logs::run(s, m),
-    },
-    Entry {
-        name: "flush",
-        aliases: &[],
-        words: Words::Optional("name|id"),
-        options: &[],
-        help: "empty log files",
-        run: |s, m, _| logs::flush(s, optional(m, "name|id")),
-    },
-    Entry {
-        name: "reloadLogs",
-        aliases: &[],
-        words: Words::None,
-        options: &[],
-        help: "open log files anew",
-        run: |s, _, _| daemon::reload_logs(s),
-    },
-    Entry {
-        name: "dump",
-        aliases: &["save"],
-        words: Words::None,
-        options: &[],
-        help: "save the list for resurrect",
-        run: |s, m, _| dump::save(s, m),
-    },
-    Entry {
-        name: "cleardump",
-        aliases: &[],
-        words: Words::None,
-        options: &[],
-        help: "save an empty list",
-        run: |s, _, _| dump::clear(s),
-    },
-    Entry {
-        name: "resurrect",
-        aliases: &[],
-        words: Words::None,
-        options: &[],
-        help: "start what was saved",
-        run: |s, m, _| dump::resurrect(s, m),
-    },
-    Entry {
-        name: "sendSignal",
-        aliases: &[],
-        words: Words::Required(&["signal", "name|id"]),
-        options: &[],
-        help: "send a signal to an app",
-        run: |s, m, _| signal::run(s, m, word(m, "signal"), word(m, "name|id")),
-    },
-    Entry {
-        name: "send",
-        aliases: &[],
-        words: Words::Required(&["id", "line"]),
-        options: &[],
-        help: "send a line to an app's standard input",
-        run: |s, m, _| signal::send(s, m, word(m, "id"), word(m, "line")),
-    },
-    Entry {
-        name: "set",
-        aliases: &[],
-        words: Words::Required(&["key", "value"]),
-        options: &[],
-        help: "store a setting",
-        run: |s, m, _| store::set(s, word(m, "key"), word(m, "value")),
-    },
-    Entry {
-        name: "get",
-        aliases: &[],
-        words: Words::Optional("key"),
-        options: &[],
-        help: "show a setting, or all",
-        run: |s, m, _| store::get(s, optional(m, "key")),
-    },
-    Entry {
-        name: "conf",
-        aliases: &[],
-        words: Words::None,
-        options: &[],
-        help: "show all settings",
-        run: |s, _, _| store::get(s, None),
-    },
-    Entry {
-        name: "unset",
-        aliases: &[],
-        words: Words::Required(&["key"]),
-        options: &[],
-        help: "remove a setting",
-        run: |s, m, _| store::unset(s, word(m, "key")),
-    },
-    Entry {
-        name: "ping",
-        aliases: &[],
-        words: Words::None,
-        options: &[],
-        help: "ask whether the daemon answers (and start it)",
-        run: |s, _, _| daemon::ping(s),
-    },
-    Entry {
-        name: "update",
-        aliases: &["updatePM2"],
-        words: Words::None,
-        options: &[],
-        help: "hand the daemon over to this program; no app is restarted",
-        run: |s, m, _| update::update(s, m),
-    },
-    Entry {
-        name: "kill",
-        aliases: &[],
-        words: Words::None,
-        options: &[],
-        help: "stop everything, the daemon too",
-        run: |s, _, _| daemon::kill(s),
-    },
-    Entry {
-        name: "report",
-        aliases: &[],
-        words: Words::None,
-        options: &[],
-        help: "facts about the daemon",
-        run: |s, _, _| daemon::report(s),
-    },
+/// PM2's commands, in the groups that help shows them in.
+const GROUPS: [&[Entry]; 6] = [
+    apps::ENTRIES,
+    look::ENTRIES,
+    talk::ENTRIES,
+    keep::ENTRIES,
+    files::ENTRIES,
+    cloud::ENTRIES,
 ];
+
+/// Every command.
+pub fn commands() -> impl Iterator<Item = &'static Entry> {
+    GROUPS.into_iter().flatten()
+}
 
 /// The command as the parser knows it.
 pub fn command(entry: &Entry) -> Command {
@@ -325,10 +75,11 @@ pub fn command(entry: &Entry) -> Command {
     }
     match entry.words {
         Words::None => command.arg(ignored()),
-        Words::Required(names) => names.iter().fold(command, |command, name| {
-            command.arg(Arg::new(*name).required(true).allow_hyphen_values(false))
-        }),
-        Words::Optional(name) => command.arg(Arg::new(name)),
+        Words::Named(required, optional) => {
+            let required = required.iter().map(|name| Arg::new(*name).required(true));
+            let optional = optional.iter().map(|name| Arg::new(*name));
+            command.args(required.chain(optional)).arg(ignored())
+        }
         Words::Targets(least) => {
             let targets = Arg::new("targets")
                 .value_name("id|name|namespace|all|json|stdin")
@@ -350,7 +101,7 @@ fn ignored() -> Arg {
 
 /// The whole of PM2's command line.
 pub fn parser(program: &'static str) -> Command {
-    parser_of(program, COMMANDS.iter())
+    parser_of(program, commands())
 }
 
 /// The part of it that these words can mean: a few commands, which build ten times faster than all of them. What it
@@ -361,7 +112,7 @@ pub fn parser_for(program: &'static str, words: &[String]) -> Command {
             .iter()
             .any(|word| word == entry.name || entry.aliases.contains(&word.as_str()))
     };
-    parser_of(program, COMMANDS.iter().filter(named))
+    parser_of(program, commands().filter(named))
 }
 
 fn parser_of(program: &'static str, entries: impl Iterator<Item = &'static Entry>) -> Command {
@@ -384,11 +135,19 @@ fn parser_of(program: &'static str, entries: impl Iterator<Item = &'static Entry
     parser.subcommands(entries.map(command))
 }
 
+/// Commands that take no further words; all others ignore them (pm2 7.0.4, spec 6.1).
+const STRICT: [&str; 5] = ["dump", "cleardump", "resurrect", "kill", "prettylist"];
+
+/// The first word too many, for a command that takes none.
+pub fn surplus<'a>(entry: &Entry, matches: &'a ArgMatches) -> Option<&'a str> {
+    let words = matches.try_get_many::<String>("ignored").ok()??;
+    let mut words = words.map(String::as_str);
+    words.next().filter(|_| STRICT.contains(&entry.name))
+}
+
 /// The entry that a parsed name means.
 pub fn find(name: &str) -> Option<&'static Entry> {
-    COMMANDS
-        .iter()
-        .find(|entry| entry.name == name || entry.aliases.contains(&name))
+    commands().find(|entry| entry.name == name || entry.aliases.contains(&name))
 }
 
 #[cfg(test)]
@@ -440,10 +199,7 @@ mod tests {
     #[test]
     fn no_name_means_two_commands() {
         let mut seen = HashSet::new();
-        for name in COMMANDS
-            .iter()
-            .flat_map(|entry| entry.aliases.iter().chain([&entry.name]))
-        {
+        for name in commands().flat_map(|entry| entry.aliases.iter().chain([&entry.name])) {
             assert!(seen.insert(name), "{name}");
         }
     }

@@ -1,6 +1,7 @@
 //! `update`: the daemon makes room for the program that is on disk now, and no app notices.
 
 use super::list;
+use crate::cli::program::Program;
 use crate::cli::session::{Session, Told};
 use crate::pm2::client::ClientError;
 use anyhow::{Context, bail};
@@ -59,8 +60,23 @@ pub fn update(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()>
         "Fornax {} is in charge (pid {})",
         stayed.version, stayed.pid
     ));
+    if Program::own() == Program::Pm2 {
+        count_anew(session)?;
+    }
     output.line(">>>>>>>>>> PM2 updated");
     list::after_action(session, matches)
+}
+
+/// As `pm2`, restarts count from 0 after an update: scripts look for that.
+fn count_anew(session: &mut Session) -> anyhow::Result<()> {
+    let rows = session.rows()?;
+    let calls: Vec<(&str, Vec<Value>)> = rows
+        .iter()
+        .map(|row| ("resetMetaProcessId", vec![json!(row.pm_id)]))
+        .collect();
+    // One that has gone meanwhile has no counter.
+    drop(session.daemon(true)?.call_all(&calls)?);
+    Ok(())
 }
 
 /// Whoever answers, once it is another process than before.

@@ -3,8 +3,8 @@
 use super::progress::{self, Ended};
 use super::targets::{self, BareNumber, TargetArgs};
 use super::{foreground, status};
-use crate::cli::cmd::act::{self, Action};
-use crate::cli::cmd::start;
+use crate::cli::cmd::act::Action;
+use crate::cli::cmd::{carry, start};
 use crate::cli::program;
 use crate::cli::session::{Session, Told};
 use crate::cli::start_context;
@@ -167,7 +167,7 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
                 .done(&format!("{} runs already; left alone", conf.name()));
         } else {
             let env = json!({"current_conf": conf.0.iter().filter(|(key, _)| *key != "env").map(|(key, value)| (key.clone(), value.clone())).collect::<serde_json::Map<_, _>>()});
-            act::apply(session, Action::Restart, conf.name(), &down, &rows, &env)?;
+            carry::apply(session, Action::Restart, conf.name(), &down, &rows, &env)?;
         }
     }
     let started: Vec<String> = new.iter().map(|conf| conf.name().to_owned()).collect();

@@ -1,7 +1,7 @@
 //! The typed view of an instance's configuration: what the daemon acts on.
 
 use super::fornax::FornaxBlock;
-use super::interpreter;
+use super::interpreter::{self, SourceMaps};
 use super::paths::name_fault;
 use crate::core::cluster::Sched;
 use crate::core::cron::{PatternError, Schedule};
@@ -59,6 +59,8 @@ pub struct AppSpec {
     pub interpreter: Option<String>,
     /// Arguments of the interpreter.
     pub interpreter_args: Vec<String>,
+    /// Whether Node uses source maps.
+    pub source_maps: SourceMaps,
     /// Arguments of the script.
     pub args: Vec<String>,
     /// PM2's `cluster_mode`.
@@ -178,6 +180,11 @@ impl AppSpec {
             .as_deref()
             .filter(|program| cluster && interpreter::clusters(program))
             .map(|_| fornax.sched.unwrap_or_else(|| node_sched(map)));
+        let source_maps = SourceMaps::of(
+            interpreter.as_deref(),
+            truth(map, "source_map_support") == Some(true),
+            truth(map, "disable_source_map_support") == Some(true),
+        );
         let date_format = match (text("log_date_format"), truth(map, "time")) {
             (Some(format), _) => Some(format.to_owned()),
             (None, Some(true)) => Some(TIME_FORMAT.to_owned()),
@@ -189,6 +196,7 @@ impl AppSpec {
             namespace: text("namespace").unwrap_or("default").into(),
             interpreter,
             interpreter_args: strings(map.get("node_args")),
+            source_maps,
             args: strings(map.get("args")),
             cluster,
             workers,

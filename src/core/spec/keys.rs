@@ -327,12 +327,12 @@ pub const KEYS: [Key; 64] = [
     plain(
         "source_map_support",
         FLAG,
-        "Of no effect: Node's own source maps serve.",
+        "Node uses source maps, so that stacks name the lines that people wrote. Without this key it does where `<script>.map` exists.",
     ),
     plain(
         "disable_source_map_support",
         FLAG,
-        "Of no effect: Node's own source maps serve.",
+        "Node uses no source maps.",
     ),
     plain(
         "wait_ready",

@@ -138,6 +138,9 @@ fn switches(conf: &mut Conf, written: &Conf, ctx: &StartContext) {
     if is_true(conf, "time") || ctx.var("ASZ_MODE").is_some() {
         conf.insert("log_date_format".into(), "YYYY-MM-DDTHH:mm:ss".into());
     }
+    if ctx.var("PM2_DEEP_MONITORING").is_some() {
+        conf.insert("deep_monitoring".into(), true.into());
+    }
     if let Some(disabled) = conf.shift_remove("disable_trace")
         && disabled == Value::Bool(true)
     {

@@ -5,7 +5,7 @@ use super::{id_of, record, records};
 use crate::core::ids::PmId;
 use crate::daemon::command::{Command, CommandError};
 use crate::daemon::handle::Handle;
-use crate::pm2::node_version;
+use crate::pm2::{node_version, versioning};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -65,11 +65,11 @@ async fn anew(
     };
     let env = arg["env"].as_object().cloned().unwrap_or_default();
     match handle.call(command(id, env)).await {
-        Ok(views) => Results(
-            views
-                .first()
-                .map_or_else(|| "null".to_owned(), |view| record(view)),
-        ),
+        Ok(views) => {
+            versioning::find_out(&views, handle);
+            let record = views.first().map(|view| record(view));
+            Results(record.unwrap_or_else(|| "null".to_owned()))
+        }
         Err(CommandError::UnknownId(_)) => Error(unknown.to_owned()),
         Err(error) => Error(error.to_string()),
     }
@@ -101,6 +101,7 @@ pub(super) async fn prepare(arg: &Value, handle: &Handle) -> Outcome {
     match answered {
         Ok(views) => {
             node_version::find_out(&views, handle);
+            versioning::find_out(&views, handle);
             Results(records(&views))
         }
         Err(error) => Error(error.to_string()),

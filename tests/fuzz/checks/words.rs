@@ -138,7 +138,7 @@ fn target(text: &str) {
         assert!(text.starts_with('/') && text.ends_with('/'), "{text:?}");
         return;
     };
-    let meant = target.select(&all);
+    let meant = target.select(&all, "/");
     assert!(meant.is_sorted() && meant.iter().all(|id| all.iter().any(|one| one.id == *id)));
     if let Target::Word(_) = target {
         assert!(meant.contains(&PmId(1)), "{text:?} is its own name");
