@@ -5,5 +5,7 @@ pub mod machine;
 pub mod options;
 pub mod program;
 pub mod render;
+pub mod runtime;
 pub mod session;
+pub mod signals;
 mod start_context;

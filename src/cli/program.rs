@@ -4,6 +4,7 @@ use super::cmd::table;
 use super::machine;
 use super::options;
 use super::render::message;
+use super::runtime;
 use super::session::{Output, Session, Told, print};
 use crate::core::spec::home::Home;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -57,7 +58,7 @@ pub fn run(args: &[String]) -> ExitCode {
         args.get(split + 1..).unwrap_or_default(),
     );
     let outcome = match program {
-        Program::Pm2Runtime | Program::Pm2Dev => machine::runtime::run(program.name(), words, rest),
+        Program::Pm2Runtime | Program::Pm2Dev => runtime::run(program.name(), words, rest),
         Program::Fornax if words.first().is_some_and(|word| machine::is_ours(word)) => {
             machine::run(words, rest)
         }
@@ -140,6 +141,7 @@ pub fn session(matches: &clap::ArgMatches) -> Session {
     let forced = set("FORCE_COLOR").is_some_and(|value| value != "0");
     let output = Output {
         silent: options::flag(matches, "silent") || set("PM2_SILENT").is_some(),
+        quiet: false,
         colour: !plain && (forced || std::io::stdout().is_terminal()),
     };
     Session::new(Home::from_env(&|name| std::env::var(name).ok()), output)

@@ -26,6 +26,8 @@ pub struct Told;
 pub struct Output {
     /// Nothing but data and errors is printed.
     pub silent: bool,
+    /// Of what a command says of its work nothing is printed; errors are.
+    pub quiet: bool,
     /// Colour codes are wanted on standard output.
     pub colour: bool,
 }
@@ -43,7 +45,7 @@ impl Output {
 
     /// A line as it is, unless silent.
     pub fn line(&self, text: &str) {
-        if !self.silent {
+        if !self.silent && !self.quiet {
             print(&format!("{text}\n"));
         }
     }

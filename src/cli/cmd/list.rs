@@ -85,7 +85,13 @@ pub fn jlist(session: &mut Session) -> anyhow::Result<()> {
 
 /// `pm2 prettylist`.
 pub fn prettylist(session: &mut Session) -> anyhow::Result<()> {
-    let items = session.items(true)?;
+    let mut items = session.items(true)?;
+    for item in &mut items {
+        // Scripts count the words in it, and ours tells statuses in other words.
+        if let Some(env) = item["pm2_env"].as_object_mut() {
+            env.shift_remove("fornax_state");
+        }
+    }
     print(&inspect::inspect(&Value::Array(items)));
     Ok(())
 }

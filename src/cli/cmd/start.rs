@@ -20,8 +20,18 @@ use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::Path;
 
-/// Runs `start` on its targets.
+/// Runs `start` on its targets, and prints the list.
 pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyhow::Result<()> {
+    targets(session, matches, rest)?;
+    list::after_action(session, matches)?;
+    if options::flag(matches, "attach") {
+        logs::follow_all(session, Mode::Prefixed)?;
+    }
+    Ok(())
+}
+
+/// Starts every target.
+pub fn targets(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyhow::Result<()> {
     let mut targets: Vec<String> = matches
         .get_many::<String>("targets")
         .into_iter()
@@ -41,10 +51,6 @@ pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyh
         } else {
             word(session, matches, target, rest)?;
         }
-    }
-    list::after_action(session, matches)?;
-    if options::flag(matches, "attach") {
-        logs::follow_all(session, Mode::Prefixed)?;
     }
     Ok(())
 }
@@ -152,7 +158,17 @@ pub fn config_file(
     target: &str,
     action: Action,
 ) -> anyhow::Result<()> {
-    let ecosystem = load(session, target)?;
+    let loaded = load(session, target)?;
+    ecosystem(session, matches, &loaded, action)
+}
+
+/// The same for what a file holds.
+pub fn ecosystem(
+    session: &mut Session,
+    matches: &ArgMatches,
+    ecosystem: &Ecosystem,
+    action: Action,
+) -> anyhow::Result<()> {
     let context = start_context::gather(session, matches, Origin::Config, &[])?;
     let only = only(matches);
     let mut confs = Vec::new();
