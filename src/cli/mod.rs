@@ -9,3 +9,4 @@ pub mod runtime;
 pub mod session;
 pub mod signals;
 mod start_context;
+pub mod startup;

@@ -6,6 +6,7 @@ use super::options;
 use super::render::message;
 use super::runtime;
 use super::session::{Output, Session, Told, print};
+use super::startup;
 use crate::core::spec::home::Home;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::io::IsTerminal;
@@ -59,6 +60,8 @@ pub fn run(args: &[String]) -> ExitCode {
     );
     let outcome = match program {
         Program::Pm2Runtime | Program::Pm2Dev => runtime::run(program.name(), words, rest),
+        // What the systemd unit runs, under whatever name.
+        Program::Fornax | Program::Pm2 if *words == ["systemd-unit"] => startup::watcher::run(),
         Program::Fornax if words.first().is_some_and(|word| machine::is_ours(word)) => {
             machine::run(words, rest)
         }

@@ -3,7 +3,7 @@
 use super::render::{ProcRow, message};
 use crate::core::spec::home::Home;
 use crate::pm2::client::{Client, ClientError};
-use crate::sys::private;
+use crate::sys::{notify, private};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
@@ -229,6 +229,9 @@ impl Session {
             .stdin(Stdio::from(promise))
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log));
+        for name in notify::VARIABLES {
+            command.env_remove(name);
+        }
         if let Some(address) = &self.http {
             command.env("FORNAX_HTTP", address);
         }

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod localtime;
 pub mod lockfile;
 pub mod memory;
+pub mod notify;
 pub mod packets;
 pub mod pidfd;
 pub mod private;

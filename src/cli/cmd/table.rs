@@ -4,6 +4,7 @@ use super::act::Action;
 use super::{act, daemon, dump, list, logs, scale, show, signal, start, store, update};
 use crate::cli::options::{self, GLOBAL, LOGS, Opt};
 use crate::cli::session::Session;
+use crate::cli::startup;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// How many words a command takes.
@@ -231,6 +232,22 @@ pub const COMMANDS: &[Entry] = &[
         options: &[],
         help: "start what was saved",
         run: |s, m, _| dump::resurrect(s, m),
+    },
+    Entry {
+        name: "startup",
+        aliases: &[],
+        words: Words::Optional("platform"),
+        options: &[],
+        help: "write an init script, so that what is saved is there after a boot",
+        run: |s, m, _| startup::startup(s, m, optional(m, "platform")),
+    },
+    Entry {
+        name: "unstartup",
+        aliases: &[],
+        words: Words::Optional("platform"),
+        options: &[],
+        help: "remove the init script",
+        run: |s, m, _| startup::unstartup(s, m, optional(m, "platform")),
     },
     Entry {
         name: "sendSignal",

@@ -12,9 +12,15 @@ use super::session::{Session, print};
 use super::signals::Signals;
 use crate::config;
 use crate::core::spec::home::Home;
-use crate::pm2::client::Client;
+use crate::pm2::client::{Client, ClientError};
 use clap::ArgMatches;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// So many daemons one after another may be replaced while they are asked to end.
+const SUCCESSORS: u32 = 5;
+/// How soon the next one is asked.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// Runs one of them by its name.
 pub fn run(name: &'static str, words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
@@ -78,10 +84,28 @@ fn online(session: &mut Session) -> anyhow::Result<usize> {
 
 /// Every app, then the daemon; its last lines are printed before this returns.
 fn end(session: &mut Session, follower: stream::Follower) -> anyhow::Result<()> {
-    // The daemon may be another one by now.
-    session.disconnect();
-    session.output.silent = true;
-    let ended = daemon::kill(session);
+    let ended = end_all(session);
     follower.finish();
     ended
+}
+
+/// Every app, then the daemon. One that is being replaced just then breaks the connection, and its successor is asked.
+pub fn end_all(session: &mut Session) -> anyhow::Result<()> {
+    session.output.silent = true;
+    for _ in 0..SUCCESSORS {
+        session.disconnect();
+        match daemon::kill(session) {
+            Err(error) if is_broken(&error) => std::thread::sleep(AGAIN),
+            ended => return ended,
+        }
+    }
+    session.disconnect();
+    daemon::kill(session)
+}
+
+fn is_broken(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<ClientError>(),
+        Some(ClientError::Broken { .. })
+    )
 }
