@@ -2,6 +2,7 @@
 
 use super::cmd::table;
 use super::machine;
+use super::modules;
 use super::options;
 use super::render::message;
 use super::runtime;
@@ -147,7 +148,9 @@ pub fn session(matches: &clap::ArgMatches) -> Session {
         quiet: false,
         colour: !plain && (forced || std::io::stdout().is_terminal()),
     };
-    Session::new(Home::from_env(&|name| std::env::var(name).ok()), output)
+    let mut session = Session::new(Home::from_env(&|name| std::env::var(name).ok()), output);
+    session.on_start = Some(modules::start_recorded);
+    session
 }
 
 /// A command line that can't be understood, in PM2's words.

@@ -98,6 +98,8 @@ pub struct Session {
     pub output: Output,
     /// Where a daemon that this command starts is to serve HTTP; else `FORNAX_HTTP` says.
     pub http: Option<String>,
+    /// Called once when this command has started a daemon, with nothing told: modules start with it.
+    pub on_start: Option<fn(&mut Session) -> anyhow::Result<()>>,
     client: Option<Client>,
 }
 
@@ -108,12 +110,14 @@ impl Session {
             home,
             output,
             http: None,
+            on_start: None,
             client: None,
         }
     }
 
     /// The daemon, started if none runs. `quiet`: its start is not told, since what follows must be pure data.
     pub fn daemon(&mut self, quiet: bool) -> anyhow::Result<&mut Client> {
+        let mut started = false;
         if self.client.is_none() {
             self.client = Some(match self.connect()? {
                 Some(client) => client,
@@ -132,10 +136,19 @@ impl Session {
                     ));
                     self.spawn_daemon()?;
                     told.done("PM2 Successfully daemonized");
-                    self.connect()?
-                        .context("the daemon has come up and gone again; see pm2.log in PM2_HOME")?
+                    let client = self.connect()?.context(
+                        "the daemon has come up and gone again; see pm2.log in PM2_HOME",
+                    )?;
+                    started = true;
+                    client
                 }
             });
+        }
+        if let Some(then) = self.on_start.take_if(|_| started) {
+            let told = std::mem::replace(&mut self.output.silent, true);
+            let done = then(self);
+            self.output.silent = told;
+            done?;
         }
         self.client.as_mut().context("connected above")
     }

@@ -6,6 +6,7 @@ pub mod dump;
 pub mod list;
 pub mod logs;
 pub mod scale;
+pub mod serve;
 pub mod show;
 pub mod signal;
 pub mod start;

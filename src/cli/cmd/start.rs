@@ -1,7 +1,7 @@
 //! `start`: a script, a program, a shell command, a file, or something that is known already (pm2 7.0.4, spec 6.5).
 
 use super::act::{self, Action};
-use super::{list, logs};
+use super::{list, logs, serve};
 use crate::cli::options;
 use crate::cli::render::ProcRow;
 use crate::cli::render::logs::Mode;
@@ -240,6 +240,32 @@ pub fn ecosystem(
     Ok(())
 }
 
+/// A module's apps, ready to be registered: only what its package says and `pm2 set` has stored counts.
+pub fn module_confs(
+    session: &Session,
+    matches: &ArgMatches,
+    apps: &[Map<String, Value>],
+) -> anyhow::Result<Vec<AppConf>> {
+    let mut context = start_context::gather(session, matches, Origin::Config, &[])?;
+    let mut confs = Vec::new();
+    for app in apps {
+        if let Some(folder) = app.get("cwd").and_then(Value::as_str) {
+            folder.clone_into(&mut context.cwd);
+        }
+        match normalise::app(app, &context, config::host_for(app)) {
+            Ok(mut conf) => {
+                conf.0.insert("pmx_module".to_owned(), Value::Bool(true));
+                confs.push(conf);
+            }
+            Err(issues) => {
+                let told: Vec<String> = issues.iter().map(words).collect();
+                bail!("{}", told.join("; "));
+            }
+        }
+    }
+    Ok(confs)
+}
+
 /// Registers apps, all at once. `false` when one was refused; the others run all the same.
 pub fn prepare_all(session: &mut Session, confs: Vec<AppConf>) -> anyhow::Result<bool> {
     let output = session.output;
@@ -345,7 +371,7 @@ pub fn load(session: &Session, target: &str) -> anyhow::Result<Ecosystem> {
     } else {
         config::load(Path::new(target))
     };
-    loaded.map_err(|error| {
+    let mut loaded = loaded.map_err(|error| {
         match &error {
             config::ConfigError::NotFound(path) => session
                 .output
@@ -355,8 +381,10 @@ pub fn load(session: &Session, target: &str) -> anyhow::Result<Ecosystem> {
                 session.output.error(&error.to_string());
             }
         }
-        Told.into()
-    })
+        anyhow::Error::from(Told)
+    })?;
+    serve::understand(&mut loaded)?;
+    Ok(loaded)
 }
 
 /// `--only a,b`.

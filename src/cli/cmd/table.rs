@@ -1,8 +1,11 @@
 //! Every command in one table: its name, aliases, arguments and what it is for. Help, parsing and a test read it.
 
 use super::act::Action;
-use super::{act, daemon, dump, list, logs, scale, show, signal, start, store, update};
-use crate::cli::options::{self, GLOBAL, LOGS, Opt};
+use super::{act, daemon, dump, list, logs, scale, serve, show, signal, start, store, update};
+use crate::cli::deploy;
+use crate::cli::modules;
+use crate::cli::monit;
+use crate::cli::options::{self, GLOBAL, INSTALL, LOGS, Opt, SERVE};
 use crate::cli::session::Session;
 use crate::cli::startup;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -16,6 +19,8 @@ pub enum Words {
     Required(&'static [&'static str]),
     /// One or none.
     Optional(&'static str),
+    /// As many of these as are given, by name.
+    Optionals(&'static [&'static str]),
     /// Any number, at least so many; kept as `targets`.
     Targets(usize),
 }
@@ -45,6 +50,12 @@ fn word<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
 
 fn optional<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
     matches.get_one::<String>(name).map(String::as_str)
+}
+
+/// The words of a command that takes any number, and those behind `--`.
+fn targets(matches: &ArgMatches, rest: &[String]) -> Vec<String> {
+    let words = matches.get_many::<String>("targets").into_iter().flatten();
+    words.chain(rest).cloned().collect()
 }
 
 /// PM2's commands.
@@ -234,6 +245,86 @@ pub const COMMANDS: &[Entry] = &[
         run: |s, m, _| dump::resurrect(s, m),
     },
     Entry {
+        name: "install",
+        aliases: &["module:install"],
+        words: Words::Optional("module"),
+        options: INSTALL,
+        help: "install a module: a name of npm, a folder, a tarball, an address of git",
+        run: |s, m, _| modules::install(s, m, optional(m, "module")),
+    },
+    Entry {
+        name: "uninstall",
+        aliases: &["module:uninstall"],
+        words: Words::Optional("module"),
+        options: &[],
+        help: "uninstall a module, or all",
+        run: |s, m, _| modules::uninstall(s, m, optional(m, "module")),
+    },
+    Entry {
+        name: "module:list",
+        aliases: &[],
+        words: Words::None,
+        options: &[],
+        help: "list installed modules",
+        run: |s, _, _| modules::tell_all(s),
+    },
+    Entry {
+        name: "module:update",
+        aliases: &[],
+        words: Words::Optional("module"),
+        options: &[],
+        help: "fetch the newest version of a module, or of all",
+        run: |s, m, _| modules::update(s, m, optional(m, "module")),
+    },
+    Entry {
+        name: "module:generate",
+        aliases: &[],
+        words: Words::Optional("app_name"),
+        options: &[],
+        help: "make a folder with a module that works",
+        run: |s, m, _| modules::generate(s, optional(m, "app_name")),
+    },
+    Entry {
+        name: "package",
+        aliases: &["module:package"],
+        words: Words::Optional("target"),
+        options: &[],
+        help: "pack a module as a tarball",
+        run: |s, m, _| modules::package(s, optional(m, "target")),
+    },
+    Entry {
+        name: "publish",
+        aliases: &["module:publish"],
+        words: Words::Optional("folder"),
+        options: &[],
+        help: "give a module its next version and send it to npm",
+        run: |s, m, _| modules::publish(s, optional(m, "folder")),
+    },
+    Entry {
+        name: "monit",
+        aliases: &["imonit", "dashboard", "dash"],
+        words: Words::None,
+        options: &[],
+        help: "apps, logs and figures, live, in this terminal",
+        run: |s, _, _| monit::run(s),
+    },
+    Entry {
+        name: "deploy",
+        aliases: &[],
+        words: Words::Targets(0),
+        options: &[],
+        help: "deploy a git repository: [FILE] ENVIRONMENT [setup|update|revert|current|previous|list|exec|ref]",
+        run: |s, m, rest| deploy::run(s, &targets(m, rest), options::flag(m, "force")),
+    },
+    Entry {
+        name: "serve",
+        aliases: &["expose"],
+        words: Words::Optionals(&["path", "port-word"]),
+        options: SERVE,
+        help: "serve the files of a folder by HTTP",
+        run: |s, m, _| serve::run(s, m, optional(m, "path"), optional(m, "port-word")),
+    },
+    Entry {
         name: "startup",
         aliases: &[],
         words: Words::Optional("platform"),
@@ -346,6 +437,9 @@ pub fn command(entry: &Entry) -> Command {
             command.arg(Arg::new(*name).required(true).allow_hyphen_values(false))
         }),
         Words::Optional(name) => command.arg(Arg::new(name)),
+        Words::Optionals(names) => names
+            .iter()
+            .fold(command, |command, name| command.arg(Arg::new(*name))),
         Words::Targets(least) => {
             let targets = Arg::new("targets")
                 .value_name("id|name|namespace|all|json|stdin")
