@@ -12,6 +12,10 @@ use ratatui::widgets::{Block, Paragraph, Wrap};
 const LARGE: (u16, u16) = (80, 20);
 /// What keys do.
 const KEYS: &str = " ←/→ Tab: pane   ↑/↓: select or scroll   q quit ";
+/// The same where there is little room.
+const FEW_KEYS: &str = " Tab pane  ↑/↓ select  q quit ";
+/// From this width on there is room.
+const KEYS_FROM: u16 = 50;
 
 /// Draws everything.
 pub fn frame(frame: &mut Frame<'_>, view: &View) {
@@ -38,11 +42,15 @@ pub fn frame(frame: &mut Frame<'_>, view: &View) {
             Pane::Facts => facts(frame, bottom, view),
         }
     }
+    let keys = match area.width {
+        KEYS_FROM.. => KEYS,
+        _ => FEW_KEYS,
+    };
     let words = match (&view.trouble, view.missed) {
         (Some(trouble), _) => Span::styled(format!(" {trouble}"), Style::new().fg(Color::Red)),
-        (None, 0) => Span::styled(KEYS, Style::new().add_modifier(Modifier::DIM)),
+        (None, 0) => Span::styled(keys, Style::new().add_modifier(Modifier::DIM)),
         (None, missed) => Span::styled(
-            format!("{KEYS}  {missed} lines came too fast "),
+            format!("{keys}  {missed} lines came too fast "),
             Style::new().fg(Color::Yellow),
         ),
     };
@@ -88,17 +96,17 @@ fn list(frame: &mut Frame<'_>, area: Rect, view: &View) {
 }
 
 fn item(app: &App, width: usize, chosen: bool) -> Line<'_> {
-    let figures = format!(
-        " Mem: {:>8}  CPU: {:>4.0} %  ",
-        units::memory(app.memory),
-        app.cpu
-    );
+    let memory = units::memory(app.memory);
     let name = format!("[{:>2}] {}", app.id, app.name);
-    // What there is no room for is left out from the right: figures before status.
-    let figures = match name.chars().count() + figures.chars().count() + app.status.len() <= width {
-        true => figures,
-        false => " ".to_owned(),
-    };
+    let taken = name.chars().count() + app.status.len();
+    // What there is no room for is left out.
+    let figures = [
+        format!(" Mem: {memory:>8}  CPU: {:>4.0} %  ", app.cpu),
+        format!(" {memory:>7} {:>3.0}% ", app.cpu),
+    ]
+    .into_iter()
+    .find(|figures| taken + figures.chars().count() <= width)
+    .unwrap_or_else(|| " ".to_owned());
     let room = width.saturating_sub(figures.chars().count() + app.status.len());
     let name: String = name.chars().take(room).collect();
     let name_style = match chosen {

@@ -167,6 +167,10 @@ mod tests {
         let mut view = full();
         let shown = screen(&view, 40, 12);
         assert!(
+            shown.contains("1.0mb") && shown.contains("q quit"),
+            "{shown}"
+        );
+        assert!(
             shown.contains("[ 0] web") && shown.contains("an error"),
             "{shown}"
         );
