@@ -124,7 +124,7 @@ impl Target {
             port: text("port")?,
             options: list("ssh_options")?,
             agent: block.get("forward-agent").is_some_and(|agent| {
-                agent == &Value::Bool(true) || agent == "yes" || agent == "true"
+                agent.as_bool() == Some(true) || agent == "yes" || agent == "true"
             }),
         })
     }
