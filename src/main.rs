@@ -3,7 +3,7 @@
 use fornax::core::keeping;
 use fornax::core::spec::home::Home;
 use fornax::daemon::boot::{self, BootOptions, Servers};
-use fornax::{cli, http, keeper, pm2};
+use fornax::{cli, http, keeper, pm2, serve};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         ["daemon"] if is_kept() => return daemon(),
         ["daemon"] => return keeper(),
         ["daemon", "check"] => return check(),
+        ["static-server"] => return serve::run(),
         _ => {}
     }
     cli::program::run(&args)

@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gpu", &["core", "sys"]),
     ("config", &["core", "sys"]),
     ("comfyui", &["core", "sys"]),
+    ("serve", &[]),
     ("daemon", &["core", "sys", "adapters", "gpu"]),
     ("pm2", SERVERS),
     ("http", SERVERS),

@@ -2,9 +2,12 @@
 
 use super::cmd::table;
 use super::machine;
+use super::modules;
 use super::options;
 use super::render::message;
+use super::runtime;
 use super::session::{Output, Session, Told, print};
+use super::startup;
 use crate::core::spec::home::Home;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::io::IsTerminal;
@@ -62,7 +65,9 @@ pub fn run(args: &[String]) -> ExitCode {
         args.get(split + 1..).unwrap_or_default(),
     );
     let outcome = match program {
-        Program::Pm2Runtime | Program::Pm2Dev => machine::runtime::run(program.name(), words, rest),
+        Program::Pm2Runtime | Program::Pm2Dev => runtime::run(program.name(), words, rest),
+        // What the systemd unit runs, under whatever name.
+        Program::Fornax | Program::Pm2 if *words == ["systemd-unit"] => startup::watcher::run(),
         Program::Fornax if words.first().is_some_and(|word| machine::is_ours(word)) => {
             machine::run(words, rest)
         }
@@ -150,10 +155,12 @@ pub fn session(matches: &clap::ArgMatches) -> Session {
     let forced = set("FORCE_COLOR").is_some_and(|value| value != "0");
     let output = Output {
         silent: options::flag(matches, "silent") || set("PM2_SILENT").is_some(),
+        quiet: false,
         colour: !plain && (forced || std::io::stdout().is_terminal()),
     };
     let mut session = Session::new(Home::from_env(&|name| std::env::var(name).ok()), output);
     session.parallel = options::value(matches, "parallel").and_then(|text| text.parse().ok());
+    session.on_start = Some(modules::start_recorded);
     session
 }
 

@@ -3,7 +3,7 @@
 use super::render::{ProcRow, message};
 use crate::core::spec::home::Home;
 use crate::pm2::client::{Client, ClientError};
-use crate::sys::private;
+use crate::sys::{notify, private};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
@@ -26,6 +26,8 @@ pub struct Told;
 pub struct Output {
     /// Nothing but data and errors is printed.
     pub silent: bool,
+    /// Of what a command says of its work nothing is printed; errors are.
+    pub quiet: bool,
     /// Colour codes are wanted on standard output.
     pub colour: bool,
 }
@@ -43,7 +45,7 @@ impl Output {
 
     /// A line as it is, unless silent.
     pub fn line(&self, text: &str) {
-        if !self.silent {
+        if !self.silent && !self.quiet {
             print(&format!("{text}\n"));
         }
     }
@@ -98,6 +100,8 @@ pub struct Session {
     pub http: Option<String>,
     /// `--parallel`: for how many instances an action is at a time.
     pub parallel: Option<usize>,
+    /// Called once when this command has started a daemon, with nothing told: modules start with it.
+    pub on_start: Option<fn(&mut Session) -> anyhow::Result<()>>,
     client: Option<Client>,
 }
 
@@ -109,12 +113,14 @@ impl Session {
             output,
             http: None,
             parallel: None,
+            on_start: None,
             client: None,
         }
     }
 
     /// The daemon, started if none runs. `quiet`: its start is not told, since what follows must be pure data.
     pub fn daemon(&mut self, quiet: bool) -> anyhow::Result<&mut Client> {
+        let mut started = false;
         if self.client.is_none() {
             self.client = Some(match self.connect()? {
                 Some(client) => client,
@@ -133,10 +139,19 @@ impl Session {
                     ));
                     self.spawn_daemon()?;
                     told.done("PM2 Successfully daemonized");
-                    self.connect()?
-                        .context("the daemon has come up and gone again; see pm2.log in PM2_HOME")?
+                    let client = self.connect()?.context(
+                        "the daemon has come up and gone again; see pm2.log in PM2_HOME",
+                    )?;
+                    started = true;
+                    client
                 }
             });
+        }
+        if let Some(then) = self.on_start.take_if(|_| started) {
+            let told = std::mem::replace(&mut self.output.silent, true);
+            let done = then(self);
+            self.output.silent = told;
+            done?;
         }
         self.client.as_mut().context("connected above")
     }
@@ -230,6 +245,9 @@ impl Session {
             .stdin(Stdio::from(promise))
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log));
+        for name in notify::VARIABLES {
+            command.env_remove(name);
+        }
         if let Some(address) = &self.http {
             command.env("FORNAX_HTTP", address);
         }

@@ -70,6 +70,12 @@ impl Client {
         })
     }
 
+    /// How long an answer may take; `None` for ever. A call that takes longer is `Broken` by `WouldBlock`, and the
+    /// connection is of no more use.
+    pub fn set_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        self.stream.set_read_timeout(limit)
+    }
+
     /// Calls and reads the first result (`null` if there is none).
     pub fn call<T: DeserializeOwned>(
         &mut self,

@@ -7,6 +7,7 @@ use crate::daemon::handle::Handle;
 use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;
@@ -15,6 +16,8 @@ use tokio::sync::broadcast::error::RecvError;
 const MISSED: &str = "fornax:missed";
 /// About so much is made for a listener at once, in bytes: what one that does not read costs.
 const CHUNK: usize = 32 << 10;
+/// How long nothing must have come for a listener before its connection ends with the daemon.
+const IDLE: Duration = Duration::from_millis(20);
 /// A listener has nothing to say. One that says more than this, in bytes, is closed.
 const CHATTER: usize = 64 << 10;
 
@@ -56,6 +59,8 @@ pub(super) async fn connection(
                     Some(FollowItem::Missed(count)) => encode(MISSED, &json!({"lines": count}).to_string()),
                     None => return Ok(()),
                 },
+                // What was on its way when the daemon's end began has been told.
+                () = idle(&handle) => return Ok(()),
                 // Reading tells when it has gone.
                 read = reader.read(&mut ignored) => match read? {
                     0 => return Ok(()),
@@ -75,6 +80,12 @@ pub(super) async fn connection(
         // In a flood there is always more; others' calls go in between.
         tokio::task::yield_now().await;
     }
+}
+
+/// Nothing more has come for a moment after the daemon's end has begun.
+async fn idle(handle: &Handle) {
+    handle.shutdown.cancelled().await;
+    tokio::time::sleep(IDLE).await;
 }
 
 fn encode(topic: &str, payload: &str) -> Vec<u8> {

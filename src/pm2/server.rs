@@ -7,19 +7,33 @@ use crate::daemon::reserve::Reserve;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+/// How long listeners are told what was on its way when the daemon's end began: an app's last lines.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
 /// Serves both sockets until the daemon ends.
 pub async fn serve(rpc: UnixListener, events: UnixListener, handle: Handle, tasks: TaskTracker) {
     let large = Arc::new(Semaphore::new(rpc::LARGE_CALLS));
-    let calls = listen(rpc, "rpc.sock", &handle, &tasks, |stream, place| {
-        rpc::connection(stream, handle.clone(), place, Arc::clone(&large))
-    });
-    let listeners = listen(events, "pub.sock", &handle, &tasks, |stream, place| {
-        publish::connection(stream, handle.clone(), place)
-    });
+    let calls = listen(
+        rpc,
+        "rpc.sock",
+        &handle,
+        &tasks,
+        Duration::ZERO,
+        |stream, place| rpc::connection(stream, handle.clone(), place, Arc::clone(&large)),
+    );
+    let listeners = listen(
+        events,
+        "pub.sock",
+        &handle,
+        &tasks,
+        LAST_WORDS,
+        |stream, place| publish::connection(stream, handle.clone(), place),
+    );
     tokio::join!(calls, listeners);
 }
 
@@ -29,6 +43,7 @@ async fn listen<F>(
     name: &'static str,
     handle: &Handle,
     tasks: &TaskTracker,
+    last_words: Duration,
     connection: impl Fn(UnixStream, Arc<Place>) -> F,
 ) where
     F: Future<Output = io::Result<()>> + Send + 'static,
@@ -59,7 +74,10 @@ async fn listen<F>(
         let served = connection(stream, Arc::clone(&place));
         tasks.spawn(async move {
             tokio::select! {
-                () = ended.cancelled() => {}
+                () = async {
+                    ended.cancelled().await;
+                    tokio::time::sleep(last_words).await;
+                } => {}
                 () = place.evicted.cancelled() => {}
                 served = served => if let Err(error) = served {
                     tracing::debug!(%error, listener = name, "a client's connection ended");

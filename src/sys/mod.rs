@@ -12,6 +12,7 @@ pub mod localtime;
 pub mod lockfile;
 pub mod memory;
 pub mod memory_room;
+pub mod notify;
 pub mod packets;
 pub mod pidfd;
 pub mod private;

@@ -11,6 +11,7 @@ pub mod list;
 pub mod logs;
 pub mod report;
 pub mod scale;
+pub mod serve;
 pub mod show;
 pub mod signal;
 pub mod start;

@@ -1,7 +1,7 @@
 //! `start`: a script, a program, a shell command, a file, or something that is known already (pm2 7.0.4, spec 6.5).
 
 use super::act::{self, Action};
-use super::{carry, list, logs, template};
+use super::{carry, list, logs, serve, template};
 use crate::cli::options;
 use crate::cli::render::ProcRow;
 use crate::cli::render::logs::Mode;
@@ -20,8 +20,18 @@ use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::Path;
 
-/// Runs `start` on its targets.
+/// Runs `start` on its targets, and prints the list.
 pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyhow::Result<()> {
+    targets(session, matches, rest)?;
+    list::after_action(session, matches)?;
+    if options::flag(matches, "attach") {
+        logs::follow_all(session, Mode::Prefixed)?;
+    }
+    Ok(())
+}
+
+/// Starts every target.
+pub fn targets(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyhow::Result<()> {
     let mut targets: Vec<String> = matches
         .get_many::<String>("targets")
         .into_iter()
@@ -47,10 +57,6 @@ pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyh
         } else {
             word(session, matches, target, rest)?;
         }
-    }
-    list::after_action(session, matches)?;
-    if options::flag(matches, "attach") {
-        logs::follow_all(session, Mode::Prefixed)?;
     }
     Ok(())
 }
@@ -161,7 +167,17 @@ pub fn config_file(
     target: &str,
     action: Action,
 ) -> anyhow::Result<()> {
-    let ecosystem = load(session, target)?;
+    let loaded = load(session, target)?;
+    ecosystem(session, matches, &loaded, action)
+}
+
+/// The same for what a file holds.
+pub fn ecosystem(
+    session: &mut Session,
+    matches: &ArgMatches,
+    ecosystem: &Ecosystem,
+    action: Action,
+) -> anyhow::Result<()> {
     let context = start_context::gather(session, matches, Origin::Config, &[])?;
     let only = only(matches);
     let mut confs = Vec::new();
@@ -237,6 +253,32 @@ pub fn config_file(
         bail!(Told);
     }
     Ok(())
+}
+
+/// A module's apps, ready to be registered: only what its package says and `pm2 set` has stored counts.
+pub fn module_confs(
+    session: &Session,
+    matches: &ArgMatches,
+    apps: &[Map<String, Value>],
+) -> anyhow::Result<Vec<AppConf>> {
+    let mut context = start_context::gather(session, matches, Origin::Config, &[])?;
+    let mut confs = Vec::new();
+    for app in apps {
+        if let Some(folder) = app.get("cwd").and_then(Value::as_str) {
+            folder.clone_into(&mut context.cwd);
+        }
+        match normalise::app(app, &context, config::host_for(app)) {
+            Ok(mut conf) => {
+                conf.0.insert("pmx_module".to_owned(), Value::Bool(true));
+                confs.push(conf);
+            }
+            Err(issues) => {
+                let told: Vec<String> = issues.iter().map(words).collect();
+                bail!("{}", told.join("; "));
+            }
+        }
+    }
+    Ok(confs)
 }
 
 /// Registers apps, all at once. `false` when one was refused; the others run all the same.
@@ -344,7 +386,7 @@ pub fn load(session: &Session, target: &str) -> anyhow::Result<Ecosystem> {
     } else {
         config::load(Path::new(target))
     };
-    loaded.map_err(|error| {
+    let mut loaded = loaded.map_err(|error| {
         match &error {
             config::ConfigError::NotFound(path) => session
                 .output
@@ -354,8 +396,10 @@ pub fn load(session: &Session, target: &str) -> anyhow::Result<Ecosystem> {
                 session.output.error(&error.to_string());
             }
         }
-        Told.into()
-    })
+        anyhow::Error::from(Told)
+    })?;
+    serve::understand(&mut loaded)?;
+    Ok(loaded)
 }
 
 /// `--only a,b`.

@@ -261,7 +261,7 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
 }
 
 /// Reads, changes and writes under one lock: of two commands at once none undoes the other. What is stored now.
-fn change(
+pub(crate) fn change(
     session: &Session,
     how: impl FnOnce(&mut Map<String, Value>),
 ) -> anyhow::Result<Map<String, Value>> {

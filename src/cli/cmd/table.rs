@@ -5,6 +5,7 @@ mod cloud;
 mod files;
 mod keep;
 mod look;
+mod more;
 mod talk;
 
 use crate::cli::options::{self, GLOBAL, Opt};
@@ -50,12 +51,13 @@ fn optional<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
 }
 
 /// PM2's commands, in the groups that help shows them in.
-const GROUPS: [&[Entry]; 6] = [
+const GROUPS: [&[Entry]; 7] = [
     apps::ENTRIES,
     look::ENTRIES,
     talk::ENTRIES,
     keep::ENTRIES,
     files::ENTRIES,
+    more::ENTRIES,
     cloud::ENTRIES,
 ];
 

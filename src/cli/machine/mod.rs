@@ -7,7 +7,6 @@ mod foreground;
 pub mod gpu;
 pub mod models;
 pub mod progress;
-pub mod runtime;
 pub mod status;
 mod targets;
 pub mod up;

@@ -7,6 +7,7 @@ use crate::cli::cmd::act::Action;
 use crate::cli::cmd::{carry, start};
 use crate::cli::program;
 use crate::cli::session::{Session, Told};
+use crate::cli::signals::Signals;
 use crate::cli::start_context;
 use crate::comfyui::ecosystem::{self, Written};
 use crate::config::{self, host_for};
@@ -40,10 +41,7 @@ pub struct UpArgs {
 
 /// Brings the machine up and waits until it is ready.
 pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Result<ExitCode> {
-    let signals = args
-        .foreground
-        .then(foreground::Signals::watch)
-        .transpose()?;
+    let signals = args.foreground.then(Signals::watch).transpose()?;
     let workspace = targets::workspace(&args.target)?;
     let chosen = targets::targets(
         &args.target,
@@ -63,7 +61,7 @@ pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Re
     let fresh = session.running_daemon()?.is_none();
     serve_http(session, args.http.as_deref())?;
     let names = start_apps(session, &file)?;
-    let stop = || signals.as_ref().is_some_and(foreground::Signals::came);
+    let stop = || signals.as_ref().is_some_and(Signals::came);
     match progress::wait(session, &names, &stop)? {
         Ended::Ready(services) => {
             status::summary(session, &services)?;
