@@ -12,6 +12,7 @@ pub mod instances;
 pub mod interpreter;
 pub mod issue;
 pub mod keys;
+pub mod monitor;
 pub mod normalise;
 pub mod paths;
 pub mod raw;
