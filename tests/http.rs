@@ -235,6 +235,7 @@ impl Rig {
         };
         let serving = tokio::spawn(serve_with(
             handle.clone(),
+            fornax::fleet::open().0,
             setup.listen.to_owned(),
             http_inputs,
             http,

@@ -15,6 +15,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["core", "sys"]),
     ("comfyui", &["core", "sys"]),
     ("daemon", &["core", "sys", "adapters", "gpu"]),
+    (
+        "fleet",
+        &[
+            "core",
+            "sys",
+            "gpu",
+            "comfyui::client",
+            "adapters::logs",
+            "adapters::runner",
+            "daemon::handle",
+            "daemon::snapshot",
+            "daemon::command",
+        ],
+    ),
     ("pm2", SERVERS),
     ("http", SERVERS),
     (
@@ -36,6 +50,7 @@ const SERVERS: &[&str] = &[
     "daemon::launch",
     "daemon::reserve",
     "adapters::logs",
+    "fleet",
 ];
 
 /// What `core` may not name: it does no I/O, knows no clock, and does not throw dice.

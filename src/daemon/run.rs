@@ -380,19 +380,24 @@ impl<W: World> Daemon<W> {
             }
             RunEventKind::Cluster(fact) => self.cluster_fact(id, generation, fact),
             RunEventKind::Probe { verdict, detail } => {
-                if verdict == Verdict::Dead {
-                    instance.upkeep.why = Some(format!("failed its liveness probe: {detail}"));
-                }
-                instance.probe = Some((verdict, detail));
-                if verdict == Verdict::Dead {
-                    tracing::error!(
-                        app = &*instance.spec.name,
-                        instance = id.0,
-                        "failed its liveness probe; restarting"
-                    );
-                    self.step(id, Event::Restart { deps_met: true });
-                }
+                let why = format!("failed its liveness probe: {detail}");
+                self.probe_said(id, verdict, detail, why);
             }
+        }
+    }
+
+    /// What asks the latest run says; `why` is told of the restart, if there is one.
+    fn probe_said(&mut self, id: PmId, verdict: Verdict, detail: String, why: String) {
+        let Some(instance) = self.table.instances.get_mut(&id) else {
+            return;
+        };
+        self.dirty.insert(id);
+        instance.probe = Some((verdict, detail));
+        if verdict == Verdict::Dead {
+            let app = &*instance.spec.name;
+            tracing::error!(app, instance = id.0, why, "restarting");
+            instance.upkeep.why = Some(why);
+            self.step(id, Event::Restart { deps_met: true });
         }
     }
 }

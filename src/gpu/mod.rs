@@ -2,6 +2,7 @@
 
 pub mod inventory;
 pub mod lease;
+pub mod meter;
 pub mod nvml;
 pub mod render;
 pub mod select;

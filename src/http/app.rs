@@ -3,6 +3,7 @@
 use super::problem::Problem;
 use super::{answer, gate::Access, health, logs, status};
 use crate::daemon::handle::Handle;
+use crate::fleet::Fleet;
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::get;
@@ -49,6 +50,8 @@ impl HttpOptions {
 pub(super) struct App {
     /// The daemon.
     pub handle: Handle,
+    /// What runs ComfyUI.
+    pub fleet: Fleet,
     /// How this machine calls itself.
     pub machine_id: String,
     /// It runs in a container.
@@ -61,7 +64,7 @@ pub(super) struct App {
 
 impl App {
     /// Looks at the machine once.
-    pub fn new(handle: Handle, options: &HttpOptions) -> Self {
+    pub fn new(handle: Handle, fleet: Fleet, options: &HttpOptions) -> Self {
         let host = || {
             nix::unistd::gethostname().map_or_else(
                 |_| "unknown".to_owned(),
@@ -71,6 +74,7 @@ impl App {
         let exists = |path: &str| std::path::Path::new(path).exists();
         Self {
             handle,
+            fleet,
             machine_id: options.machine_id.clone().unwrap_or_else(host),
             container: exists("/.dockerenv")
                 || exists("/run/.containerenv")

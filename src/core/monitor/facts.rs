@@ -35,6 +35,8 @@ pub enum Answer {
 pub enum Event {
     /// A job goes on: a websocket event, another running prompt, a worker's report. With the step of a sampler, if it is one.
     Progress(Option<(u64, u64)>),
+    /// The queue has changed: so many prompts run or wait.
+    Queue(u64),
     /// A line of its log.
     Told(Told),
     /// The canary job ran.

@@ -174,6 +174,11 @@ impl Monitor {
         }
         match event {
             Event::Progress(step) => self.progress(step, now, &mut effects),
+            Event::Queue(queue) => {
+                if self.starting.is_none() {
+                    self.answered(queue, now, &mut effects);
+                }
+            }
             Event::Told(told) => self.told(told, now, &mut effects),
             Event::CanaryPassed => {
                 self.canary_over(now);

@@ -1,5 +1,6 @@
 //! The `fornax` key of an app: what PM2 has no words for. PM2 ignores it (docs/adr/0004).
 
+use super::monitor::Monitor;
 use crate::core::cluster::Sched;
 use crate::core::signal::Signal;
 use crate::core::units::{Bytes, Millis};
@@ -44,6 +45,9 @@ pub struct FornaxBlock {
     /// and less even). Without it `NODE_CLUSTER_SCHED_POLICY` of the app's environment counts, as Node takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sched: Option<Sched>,
+    /// How its ComfyUI is watched: whether its jobs go on, and what is done when they do not. Without it only its probe counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<Monitor>,
     /// Log rotation of this app, over the global setting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logs: Option<LogRotation>,
@@ -62,6 +66,7 @@ impl Default for FornaxBlock {
             install: Vec::new(),
             restart_budget: None,
             sched: None,
+            monitor: None,
             logs: None,
         }
     }

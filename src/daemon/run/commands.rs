@@ -134,6 +134,21 @@ impl<W: World> Daemon<W> {
                 self.dirty.insert(id);
                 one(id, None)
             }
+            Command::Verdict {
+                id,
+                generation,
+                verdict,
+                why,
+            } => {
+                let instance = self.known(id)?;
+                let runs = instance.machine.run().is_some();
+                if instance.machine.generation == generation && runs {
+                    self.probe_said(id, verdict, why.clone(), why);
+                } else {
+                    self.stale_events += 1;
+                }
+                one(id, None)
+            }
             Command::Installed { id, missing } => {
                 self.known(id)?.missing = missing;
                 self.dirty.insert(id);
