@@ -1,6 +1,7 @@
 //! A run's lines, from the log plane: what it has said so far, then what it says.
 
 use crate::adapters::logs::{Filter, FollowItem, Follower, LogPlane, TailQuery, TailTarget};
+use crate::core::comfyui::imports::Import;
 use crate::core::ids::{Generation, PmId, Stream};
 use crate::core::monitor::lines::{Lines, Told};
 use crate::daemon::snapshot::InstanceView;
@@ -113,7 +114,7 @@ impl Log {
     }
 
     /// What could not be imported.
-    pub fn import_failures(&self) -> &[String] {
+    pub fn import_failures(&self) -> Vec<Import> {
         self.lines.import_failures()
     }
 

@@ -1,5 +1,6 @@
 //! What everybody else sees of the fleet: immutable reports, replaced as a whole.
 
+use crate::core::comfyui::imports::Import;
 use crate::core::ids::{Generation, PmId};
 use crate::core::monitor::cause::Cause;
 use crate::core::monitor::facts::{Activity, Diagnosis};
@@ -47,8 +48,8 @@ pub struct Report {
     pub looked_at_ms: u64,
     /// No new jobs are to be given to it.
     pub draining: bool,
-    /// Node packs that it could not import, by name.
-    pub import_failures: Vec<String>,
+    /// Node packs, and modules of the core, that it could not import, with the error where it was told.
+    pub import_failures: Vec<Import>,
     /// What it has loaded, by the names it printed, the latest last. Cleared when it unloads or starts anew.
     pub loaded: Vec<String>,
     /// The latest canary job of this run.

@@ -482,7 +482,11 @@ impl Watch {
         let mut diagnosis = self.monitor.diagnosis();
         let failures = log.import_failures();
         if diagnosis.verdict == Verdict::Healthy && !failures.is_empty() {
-            let names: Vec<&str> = failures.iter().take(NAMED).map(String::as_str).collect();
+            let names: Vec<&str> = failures
+                .iter()
+                .take(NAMED)
+                .map(|import| import.name.as_str())
+                .collect();
             let more = if failures.len() > NAMED { ", …" } else { "" };
             diagnosis.message = format!(
                 "{}; could not import: {}{more}",
@@ -497,7 +501,7 @@ impl Watch {
             quiet_ms: self.monitor.quiet_for(self.now()).map(|quiet| quiet.0),
             quiet_limit_ms: self.monitor.quiet_limit().0,
             answered_in_ms: self.answered_in.map(|took| took.as_millis() as u64),
-            import_failures: failures.to_vec(),
+            import_failures: failures,
             loaded: self.loaded.clone(),
             canary: self.canary.clone(),
             devices: self.devices.clone(),

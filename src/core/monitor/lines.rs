@@ -1,10 +1,9 @@
 //! Reads a ComfyUI's log line by line: how far its start has come, which node packs it could not import, and how its jobs end
 //! (comfyui-facts 4.4).
 
+use super::super::comfyui::imports::{Import, Reader};
 use super::cause::{Cause, told_by};
 
-/// Names of packs that are kept; further failures are counted.
-const KEPT: usize = 256;
 /// Longest name kept, in bytes.
 const NAME: usize = 200;
 /// Longest part of a line that is looked at, in bytes.
@@ -65,38 +64,26 @@ pub enum Told {
 /// Reads the lines of one run. Owner: its monitor.
 #[derive(Debug, Default)]
 pub struct Lines {
-    table: bool,
-    failed: Vec<String>,
-    more: usize,
+    imports: Reader,
 }
 
 impl Lines {
     /// Takes a line.
     pub fn read(&mut self, line: &str) -> Option<Told> {
         let line = cut(line, LINE).trim_end();
-        // The manager of node packs stamps and tags its own lines.
+        if let Some(failed) = self.imported(line) {
+            return Some(Told::ImportFailed(failed));
+        }
         let text = line.trim_start();
         if text.starts_with("Import times for custom nodes:") {
-            self.table = true;
             return Some(Told::Phase(Phase::Nodes));
         }
         if text.starts_with("Prestartup times for custom nodes:") {
-            self.table = false;
             return Some(Told::Phase(Phase::Prestartup));
-        }
-        if let Some((failed, path)) = row(text) {
-            return (self.table && failed).then(|| self.failed(path)).flatten();
-        }
-        if let Some(module) = text.strip_prefix("IMPORT FAILED: ") {
-            return self.failed(module);
-        }
-        if !text.is_empty() {
-            self.table = false;
         }
         if text.starts_with("Checkpoint files will always be loaded safely") {
             // A start in the same process begins with an empty table.
-            self.failed.clear();
-            self.more = 0;
+            self.imports = Reader::default();
             return Some(Told::Phase(Phase::Core));
         }
         if text.starts_with("[Prompt Server] web root") {
@@ -123,54 +110,36 @@ impl Lines {
         if text.starts_with("Restarting...") {
             return Some(Told::Reboot);
         }
+        // What packs die of is theirs.
         if text.starts_with("Cannot import ") || text.starts_with("Failed to initialize database") {
             return None;
         }
         told_by(text).map(Told::Trouble)
     }
 
-    /// What could not be imported, by name, in the order told.
-    pub fn import_failures(&self) -> &[String] {
-        &self.failed
+    /// What could not be imported: node packs, then modules of the core.
+    pub fn import_failures(&self) -> Vec<Import> {
+        let told = self.imports.told();
+        told.failed().chain(&told.core).cloned().collect()
     }
 
-    /// Further failures beyond those kept.
-    pub fn more_failures(&self) -> usize {
-        self.more
+    /// The name of what a line says could not be imported.
+    fn imported(&mut self, line: &str) -> Option<String> {
+        let count = |reader: &Reader| (reader.told().nodes.len(), reader.told().core.len());
+        let before = count(&self.imports);
+        self.imports.line(line);
+        let after = count(&self.imports);
+        let told = self.imports.told();
+        let new = if after.0 > before.0 {
+            told.nodes.last()
+        } else if after.1 > before.1 {
+            told.core.last()
+        } else {
+            None
+        };
+        let failed = new.filter(|import| !import.ok)?;
+        Some(cut(&failed.name, NAME).to_owned())
     }
-
-    fn failed(&mut self, path: &str) -> Option<Told> {
-        let name = name(path);
-        if self.failed.iter().any(|known| known == name) {
-            return None;
-        }
-        if self.failed.len() == KEPT {
-            self.more += 1;
-            return None;
-        }
-        self.failed.push(name.to_owned());
-        Some(Told::ImportFailed(name.to_owned()))
-    }
-}
-
-/// A row of either table: `   0.1 seconds (IMPORT FAILED): /path`.
-fn row(text: &str) -> Option<(bool, &str)> {
-    let (seconds, rest) = text.split_once(" seconds")?;
-    let number = !seconds.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let (mark, path) = rest.split_once(": ")?;
-    match mark.trim() {
-        "" => number.then_some((false, path)),
-        "(IMPORT FAILED)" => number.then_some((true, path)),
-        "(PRESTARTUP FAILED)" => number.then_some((false, path)),
-        _ => None,
-    }
-}
-
-/// A pack is known by the last part of its path.
-fn name(path: &str) -> &str {
-    let path = path.trim().trim_end_matches('/');
-    let name = path.rsplit('/').next().unwrap_or(path);
-    cut(name, NAME)
 }
 
 fn cut(text: &str, most: usize) -> &str {
@@ -217,7 +186,10 @@ Starting server
 To see the GUI go to: http://127.0.0.1:8188
 got prompt
 Prompt executed in 0.01 seconds");
-        assert_eq!(lines.import_failures(), ["broken", "nodes_audio.py"]);
+        let failed = lines.import_failures();
+        let names: Vec<_> = failed.iter().map(|import| import.name.as_str()).collect();
+        assert_eq!(names, ["broken", "nodes_audio.py"]);
+        assert_eq!(failed[0].why, "No module named 'nothing'");
         assert_eq!(
             told,
             [
@@ -241,7 +213,7 @@ Prompt executed in 0.01 seconds");
         assert_eq!(told, []);
         let (_, mut lines) =
             all("Import times for custom nodes:\n   0.1 seconds (IMPORT FAILED): /w/x/");
-        assert_eq!(lines.import_failures(), ["x"]);
+        assert_eq!(lines.import_failures()[0].name, "x");
         lines.read("Checkpoint files will always be loaded safely.");
         assert!(lines.import_failures().is_empty());
     }
@@ -273,17 +245,6 @@ Requested to load SDXLClipModel");
                 // Any answer is right; only a panic is wrong.
                 let _ = lines.read(line);
             }
-        }
-
-        #[test]
-        fn what_is_kept_is_bounded(count in 0_usize..600) {
-            let mut lines = Lines::default();
-            lines.read("Import times for custom nodes:");
-            for pack in 0..count {
-                lines.read(&format!("   0.0 seconds (IMPORT FAILED): /n/{pack}"));
-            }
-            prop_assert_eq!(lines.import_failures().len() + lines.more_failures(), count);
-            prop_assert!(lines.import_failures().len() <= KEPT);
         }
     }
 }
