@@ -40,7 +40,7 @@ def a_job():
     if kind == "steps":
         return kind, [fault("FornaxSteps", random.uniform(5, 60))]
     if kind == "steady":
-        return kind, [fault("FornaxSteps", random.uniform(120, 330))]
+        return kind, [fault("FornaxSteps", random.uniform(120, 300))]
     if kind == "compute":
         return kind, [fault("FornaxCompute", random.uniform(20, 150))]
     if kind == "load":

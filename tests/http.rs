@@ -900,7 +900,7 @@ async fn gap_11_nothing_is_changed_without_the_token_and_no_foreign_page_is_let_
     let right = format!("Authorization: Bearer {}\r\n", token.trim());
     for (method, path, status, allow) in [
         ("POST", "/health", 405, "allow: get,head"),
-        ("POST", "/restart/machine", 404, ""),
+        ("POST", "/nowhere", 404, ""),
         ("OPTIONS", "/health", 405, "allow: get, head, post"),
     ] {
         let reply = rig.ask(&request(method, path, &right)).await;

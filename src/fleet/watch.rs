@@ -213,7 +213,7 @@ impl Watch {
         let sign = match (&self.before, &counters) {
             (Some((at, before)), Some(now)) => {
                 let passed = Millis(begun.duration_since(*at).as_millis() as u64);
-                signs::between(before, now, passed)
+                signs::between(before, now, passed, self.thread.known())
             }
             // Nothing can be compared yet, or at all.
             _ => Sign::None,

@@ -43,8 +43,9 @@ const MEMORY: u64 = 4 << 20;
 /// A thread that woke up more often than once in so long stirs. tqdm's own monitor wakes up every 10 s, for ever.
 const WAKES_EVERY: Millis = Millis(4_000);
 
-/// What happened between two looks, `passed` apart.
-pub fn between(before: &Counters, now: &Counters, passed: Millis) -> Sign {
+/// What happened between two looks, `passed` apart. `prompts`: the threads of which one runs prompts, if that is known; a
+/// single wake of one of them is a sign of life, since nothing else wakes it.
+pub fn between(before: &Counters, now: &Counters, passed: Millis, prompts: Option<&[u32]>) -> Sign {
     let grown = |before: u64, now: u64| now.saturating_sub(before);
     let more = |before: Option<u64>, now: Option<u64>| {
         before
@@ -68,7 +69,11 @@ pub fn between(before: &Counters, now: &Counters, passed: Millis) -> Sign {
         let known = before
             .switches
             .binary_search_by_key(thread, |(known, _)| *known);
-        known.is_ok_and(|at| grown(before.switches[at].1, *count) > often)
+        let least = match prompts {
+            Some(prompts) if prompts.contains(thread) => 0,
+            Some(_) | None => often,
+        };
+        known.is_ok_and(|at| grown(before.switches[at].1, *count) > least)
     });
     if woke { Sign::Stirs } else { Sign::None }
 }
@@ -80,12 +85,14 @@ pub fn between(before: &Counters, now: &Counters, passed: Millis) -> Sign {
 #[derive(Debug, Default)]
 pub struct PromptThread {
     may_be: Vec<u32>,
+    narrowed: bool,
 }
 
 impl PromptThread {
     /// The threads, but for the main one, when the server first answered.
     pub fn at_ready(&mut self, threads: &[(u32, u64)]) {
         self.may_be = threads.iter().map(|(thread, _)| *thread).collect();
+        self.narrowed = false;
     }
 
     /// A canary job ran between these two looks, and nothing else did.
@@ -101,7 +108,13 @@ impl PromptThread {
         // A look that missed it must not accuse the rest.
         if !left.is_empty() {
             self.may_be = left;
+            self.narrowed = true;
         }
+    }
+
+    /// Those that may be it, once a canary job has told them from the rest.
+    pub fn known(&self) -> Option<&[u32]> {
+        self.narrowed.then_some(&self.may_be)
     }
 
     /// Whether it has ended: `Some(true)` is certain, `Some(false)` that one which may be it has, `None` that all are there.
@@ -136,9 +149,12 @@ mod tests {
 
     #[test]
     fn an_idle_process_that_answers_probes_shows_no_sign() {
-        assert_eq!(between(&look(1000, 5), &look(1010, 5), FIVE), Sign::None);
         assert_eq!(
-            between(&look(1000, 5), &look(1010, 6), FIVE),
+            between(&look(1000, 5), &look(1010, 5), FIVE, None),
+            Sign::None
+        );
+        assert_eq!(
+            between(&look(1000, 5), &look(1010, 6), FIVE, None),
             Sign::None,
             "tqdm's monitor"
         );
@@ -146,8 +162,8 @@ mod tests {
 
     #[test]
     fn sleeping_between_steps_stirs_and_work_of_every_kind_is_work() {
-        assert_eq!(between(&look(0, 5), &look(10, 10), FIVE), Sign::Stirs);
-        assert_eq!(between(&look(0, 5), &look(900, 5), FIVE), Sign::Works);
+        assert_eq!(between(&look(0, 5), &look(10, 10), FIVE, None), Sign::Stirs);
+        assert_eq!(between(&look(0, 5), &look(900, 5), FIVE, None), Sign::Works);
         let then = look(0, 5);
         let kinds: [fn(&mut Counters); 6] = [
             |now| now.read = Some(10 << 20),
@@ -160,17 +176,27 @@ mod tests {
         for change in kinds {
             let mut now = then.clone();
             change(&mut now);
-            assert_eq!(between(&then, &now, FIVE), Sign::Works);
+            assert_eq!(between(&then, &now, FIVE, None), Sign::Works);
         }
+    }
+
+    #[test]
+    fn one_wake_of_the_thread_that_runs_prompts_is_a_sign_of_life() {
+        let step = (look(0, 5), look(10, 6));
+        assert_eq!(between(&step.0, &step.1, FIVE, None), Sign::None);
+        assert_eq!(between(&step.0, &step.1, FIVE, Some(&[10])), Sign::None);
+        assert_eq!(between(&step.0, &step.1, FIVE, Some(&[11])), Sign::Stirs);
+        let still = look(10, 5);
+        assert_eq!(between(&step.0, &still, FIVE, Some(&[11])), Sign::None);
     }
 
     #[test]
     fn what_cannot_be_read_says_nothing() {
         let mut blind = look(0, 5);
         (blind.read, blind.fetched, blind.written) = (None, None, None);
-        assert_eq!(between(&blind, &look(0, 5), FIVE), Sign::None);
+        assert_eq!(between(&blind, &look(0, 5), FIVE, None), Sign::None);
         assert_eq!(
-            between(&look(0, 5), &Counters::default(), FIVE),
+            between(&look(0, 5), &Counters::default(), FIVE, None),
             Sign::Works
         );
     }
