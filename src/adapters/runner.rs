@@ -13,7 +13,7 @@ use crate::core::keeping::{Held, Key, Standing};
 use crate::core::signal::Signal;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned, UserIds};
-use crate::sys::{fds, limits, pidfd, procfs, spawn};
+use crate::sys::{affinity, fds, limits, pidfd, procfs, spawn};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -64,6 +64,8 @@ pub struct RunPlan {
     pub pid_path: Option<PathBuf>,
     /// Where its output goes.
     pub logs: Arc<LogConfig>,
+    /// The processors it is bound to from birth.
+    pub processors: Option<Vec<usize>>,
     /// It is a worker of Node's cluster, served in this way.
     pub cluster: Option<Sched>,
 }
@@ -438,6 +440,14 @@ enum LaunchError {
     Spawn(#[from] SpawnError),
     #[error("`{program}` is not found in the app's PATH; install it or name its absolute path")]
     NotInPath { program: String },
+    #[error(
+        "cannot bind it to processors {processors:?}: {source}; `fornax.cpus` must name some that this machine lets us use"
+    )]
+    Processors {
+        processors: Vec<usize>,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot make a {what}: {source}; the limit of open files may be reached (ulimit -n)")]
     Descriptor {
         what: &'static str,
@@ -459,7 +469,7 @@ impl LaunchError {
                     return false;
                 }
             },
-            LaunchError::NotInPath { .. } => return false,
+            LaunchError::NotInPath { .. } | LaunchError::Processors { .. } => return false,
         };
         limits::is_starvation(source)
     }
@@ -505,8 +515,14 @@ fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
     if let Err(error) = held {
         tracing::error!(app = &*plan.name, %error, "the keeper does not hold a run's output; it would not outlive this daemon");
     }
+    let bound = plan.processors.as_deref().map(affinity::bind).transpose();
+    let bound = bound.map_err(|source| LaunchError::Processors {
+        processors: plan.processors.clone().unwrap_or_default(),
+        source,
+    })?;
     ctx.roots.spawning();
     let spawned = spawn::spawn(spawn_plan);
+    drop(bound);
     ctx.roots
         .registered(spawned.as_ref().ok().map(|spawned| spawned.pid));
     let Spawned {

@@ -13,6 +13,7 @@ pub use write::{WriteError, Written, write};
 use super::tree;
 use super::workspace::Workspace;
 use crate::core::signal::Signal;
+use crate::core::spec::cpus::Cpus;
 use crate::core::spec::fornax::{
     FornaxBlock, GpuRef, HttpProbe, InstallCheck, Probe, RestartBudget, StopStep, Thresholds,
 };
@@ -231,6 +232,7 @@ fn app(options: &EcosystemOptions, target: &Target, port: u16) -> Result<Value, 
             Target::Cpu(_) => None,
         },
         probe: Some(probe()),
+        cpus: matches!(target, Target::Real(_)).then_some(Cpus::Auto),
         monitor: Some(monitor(target)),
         stop: STOP.to_vec(),
         install,

@@ -70,6 +70,7 @@ pub fn plan(instance: &Instance, rotation: LogRotation) -> Result<RunPlan, PlanE
         user: user(spec)?,
         pid_path: spec.pid_path.clone(),
         logs: Arc::new(log_config(&spec.logs, spec.fornax.logs.unwrap_or(rotation))),
+        processors: None,
         cluster: spec.workers,
     })
 }

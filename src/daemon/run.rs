@@ -385,19 +385,4 @@ impl<W: World> Daemon<W> {
             }
         }
     }
-
-    /// What asks the latest run says; `why` is told of the restart, if there is one.
-    fn probe_said(&mut self, id: PmId, verdict: Verdict, detail: String, why: String) {
-        let Some(instance) = self.table.instances.get_mut(&id) else {
-            return;
-        };
-        self.dirty.insert(id);
-        instance.probe = Some((verdict, detail));
-        if verdict == Verdict::Dead {
-            let app = &*instance.spec.name;
-            tracing::error!(app, instance = id.0, why, "restarting");
-            instance.upkeep.why = Some(why);
-            self.step(id, Event::Restart { deps_met: true });
-        }
-    }
 }

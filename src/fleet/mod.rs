@@ -9,6 +9,7 @@ mod counters;
 mod cure;
 mod log;
 mod supervise;
+mod telling;
 mod view;
 mod watch;
 

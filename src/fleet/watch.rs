@@ -1,14 +1,14 @@
 //! The watching of one run: looks at its pace, hears what it says, and carries out what the core's monitor wants.
 
-use super::book::{Book, incident};
+use super::book::Book;
 use super::canary::{self, Ran};
 use super::log::{self, Log};
-use super::view::{CanaryReport, Devices, IncidentKind, LOADED, Report};
+use super::view::{CanaryReport, Devices, IncidentKind, LOADED};
 use super::{counters, cure};
 use crate::adapters::runner::RunHandle;
 use crate::comfyui::client::{self, Client, ClientError, Events, Limits};
 use crate::core::monitor::cures::Cure;
-use crate::core::monitor::facts::{Answer, Carried, Diagnosis, Effect, Event, Look, Note};
+use crate::core::monitor::facts::{Answer, Carried, Diagnosis, Effect, Event, Look};
 use crate::core::monitor::lines::{Phase, Told};
 use crate::core::monitor::machine::Monitor;
 use crate::core::monitor::signs::{self, Counters, PromptThread, Sign};
@@ -17,7 +17,6 @@ use crate::core::service::ServiceStatus;
 use crate::core::spec::fornax::Thresholds;
 use crate::core::spec::monitor::Monitor as Settings;
 use crate::core::units::Millis;
-use crate::daemon::command::Command;
 use crate::daemon::handle::Handle;
 use crate::daemon::snapshot::InstanceView;
 use crate::gpu::meter::Meter;
@@ -28,13 +27,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// How often it is asked what it says of itself.
-const STATS_EVERY: Duration = Duration::from_secs(30);
 /// The largest answer taken, in bytes: a queue holds whole graphs.
 const REPLY: u64 = 32 << 20;
-/// Names of node packs in the message of a healthy instance.
-const NAMED: usize = 5;
-
 /// What one monitor may be told.
 #[derive(Debug)]
 pub(super) enum RunOrder {
@@ -98,30 +92,30 @@ async fn heard(socket: &mut Option<Events>) -> Result<client::Event, ClientError
     }
 }
 
-struct Watch {
-    handle: Handle,
-    book: Book,
-    view: Arc<InstanceView>,
-    settings: Settings,
-    startup: Thresholds,
-    client: Arc<Client>,
-    monitor: Monitor,
+pub(super) struct Watch {
+    pub(super) handle: Handle,
+    pub(super) book: Book,
+    pub(super) view: Arc<InstanceView>,
+    pub(super) settings: Settings,
+    pub(super) startup: Thresholds,
+    pub(super) client: Arc<Client>,
+    pub(super) monitor: Monitor,
     /// What the monitor's clock counts from, the same for all runs.
-    began: Instant,
-    next_look: Instant,
-    run: Option<Arc<RunHandle>>,
-    meter: Option<Arc<Meter>>,
-    socket: Option<Events>,
-    before: Option<(Instant, Counters)>,
-    thread: PromptThread,
-    threads_known: bool,
-    work: JoinSet<Done>,
-    told: Option<Diagnosis>,
-    answered_in: Option<Duration>,
-    loaded: Vec<String>,
-    canary: Option<CanaryReport>,
-    devices: Option<Devices>,
-    devices_at: Option<Instant>,
+    pub(super) began: Instant,
+    pub(super) next_look: Instant,
+    pub(super) run: Option<Arc<RunHandle>>,
+    pub(super) meter: Option<Arc<Meter>>,
+    pub(super) socket: Option<Events>,
+    pub(super) before: Option<(Instant, Counters)>,
+    pub(super) thread: PromptThread,
+    pub(super) threads_known: bool,
+    pub(super) work: JoinSet<Done>,
+    pub(super) told: Option<Diagnosis>,
+    pub(super) answered_in: Option<Duration>,
+    pub(super) loaded: Vec<String>,
+    pub(super) canary: Option<CanaryReport>,
+    pub(super) devices: Option<Devices>,
+    pub(super) devices_at: Option<Instant>,
 }
 
 impl Watch {
@@ -190,7 +184,7 @@ impl Watch {
         self.meter = opened.ok().flatten().map(Arc::new);
     }
 
-    fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         Millis(self.began.elapsed().as_millis() as u64)
     }
 
@@ -273,27 +267,6 @@ impl Watch {
             // Without it, the looks alone tell.
             self.socket = opened.ok().and_then(Result::ok);
         }
-    }
-
-    /// What it says of itself, now and then.
-    async fn ask_itself(&mut self) {
-        if self.devices_at.is_some_and(|at| at.elapsed() < STATS_EVERY) {
-            return;
-        }
-        self.devices_at = Some(Instant::now());
-        let Ok(stats) = self.client.system_stats().await else {
-            return;
-        };
-        let device = stats.devices.first();
-        self.devices = Some(Devices {
-            comfyui: stats.system.comfyui_version.clone(),
-            python: stats.system.python_version.clone(),
-            torch: stats.system.pytorch_version.clone(),
-            device: device.map_or_else(String::new, |device| device.name.clone()),
-            kind: device.map_or_else(String::new, |device| device.kind.clone()),
-            vram_total: device.map_or(0, |device| device.vram_total),
-            vram_free: device.map_or(0, |device| device.vram_free),
-        });
     }
 
     /// `past`: it was said before this daemon watched, and only what could not be imported still matters.
@@ -405,108 +378,5 @@ impl Watch {
             }
         }
         self.tell_loop();
-    }
-
-    fn tell(&mut self, note: Note) {
-        let (kind, cause, message) = match note {
-            Note::Up(took) => (IncidentKind::Start, None, format!("came up within {took}")),
-            Note::Reboots => (
-                IncidentKind::Start,
-                None,
-                "starts anew, in the same process".to_owned(),
-            ),
-            Note::Ill(cause, why) => (IncidentKind::Ill, Some(cause), why),
-            Note::Job(cause) => (
-                IncidentKind::Job,
-                Some(cause),
-                "a job failed for want of memory".to_owned(),
-            ),
-            Note::ImportFailed(pack) => (
-                IncidentKind::Import,
-                Some(crate::core::monitor::cause::Cause::ImportFailures),
-                format!("node pack {pack} could not be imported"),
-            ),
-            Note::Cured(cause, cure) => {
-                let by = cure.map_or("by itself", |cure| match cure {
-                    Cure::Interrupt => "by an interrupt",
-                    Cure::Free => "by freeing memory",
-                    Cure::Restart => "by a restart",
-                });
-                (IncidentKind::Cured, Some(cause), format!("well again {by}"))
-            }
-            Note::GivenUp(cause, why) => (
-                IncidentKind::GivenUp,
-                Some(cause),
-                format!("{why}; its restarts are used up"),
-            ),
-        };
-        self.note(kind, cause, message);
-    }
-
-    fn note(
-        &self,
-        kind: IncidentKind,
-        cause: Option<crate::core::monitor::cause::Cause>,
-        message: String,
-    ) {
-        let note = incident(self.view.generation, kind, cause, message);
-        self.book.note(self.view.id, &self.view.spec.name, note);
-    }
-
-    /// The loop learns of every change of the verdict or of its reason.
-    fn tell_loop(&mut self) {
-        let diagnosis = self.monitor.diagnosis();
-        let carried = self.monitor.carried();
-        self.book.with(
-            self.view.id,
-            || carried.clone(),
-            |kept| kept.carried = carried.clone(),
-        );
-        if self.told.as_ref() == Some(&diagnosis) {
-            return;
-        }
-        let command = Command::Verdict {
-            id: self.view.id,
-            generation: self.view.generation,
-            verdict: diagnosis.verdict,
-            why: diagnosis.message.clone(),
-        };
-        let reply = tokio::sync::oneshot::channel().0;
-        // A full queue means that the loop is behind: the next look tells it.
-        if self.handle.commands.try_send((command, reply)).is_ok() {
-            self.told = Some(diagnosis);
-        }
-    }
-
-    fn report(&mut self, log: &Log) {
-        let mut diagnosis = self.monitor.diagnosis();
-        let failures = log.import_failures();
-        if diagnosis.verdict == Verdict::Healthy && !failures.is_empty() {
-            let names: Vec<&str> = failures
-                .iter()
-                .take(NAMED)
-                .map(|import| import.name.as_str())
-                .collect();
-            let more = if failures.len() > NAMED { ", …" } else { "" };
-            diagnosis.message = format!(
-                "{}; could not import: {}{more}",
-                diagnosis.message,
-                names.join(", ")
-            );
-        }
-        self.book.publish(Report {
-            diagnosis: Some(diagnosis),
-            activity: Some(self.monitor.activity()),
-            queue: self.monitor.queue(),
-            quiet_ms: self.monitor.quiet_for(self.now()).map(|quiet| quiet.0),
-            quiet_limit_ms: self.monitor.quiet_limit().0,
-            answered_in_ms: self.answered_in.map(|took| took.as_millis() as u64),
-            import_failures: failures,
-            loaded: self.loaded.clone(),
-            canary: self.canary.clone(),
-            devices: self.devices.clone(),
-            restarts_left: self.monitor.carried().budget.left(self.now()),
-            ..Report::of(&self.view)
-        });
     }
 }

@@ -54,6 +54,19 @@ impl Meter {
         })
     }
 
+    /// Its PCI bus id, such as `00000000:3B:00.0`. Blocking.
+    pub fn pci_bus_id(&self) -> Option<String> {
+        let device = self.nvml.device_by_uuid(self.uuid.as_str()).ok()?;
+        device.pci_info().ok().map(|pci| pci.bus_id)
+    }
+
+    /// The processes that use it, as the driver numbers them; `None` if it does not tell. Blocking.
+    pub fn users(&self) -> Option<Vec<u32>> {
+        let device = self.nvml.device_by_uuid(self.uuid.as_str()).ok()?;
+        let users = device.running_compute_processes().ok()?;
+        Some(users.into_iter().map(|user| user.pid).collect())
+    }
+
     /// One look; `None` when the driver does not tell. Blocking: a driver in trouble may take its time.
     pub fn read(&self) -> Option<Reading> {
         let device = self.nvml.device_by_uuid(self.uuid.as_str()).ok()?;

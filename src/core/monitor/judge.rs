@@ -44,7 +44,7 @@ impl Monitor {
         if let Some(ill) = &self.ill {
             let message = match (ill.given_up, ill.last) {
                 (true, _) => format!(
-                    "{}; nothing more is tried ({} restarts within {} did not help), a person must act",
+                    "{}; its {} restarts within {} are used up, so a person must act, or time pass",
                     ill.why,
                     self.settings.restarts,
                     self.carried.budget.window()

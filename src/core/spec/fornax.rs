@@ -1,5 +1,6 @@
 //! The `fornax` key of an app: what PM2 has no words for. PM2 ignores it (docs/adr/0004).
 
+use super::cpus::Cpus;
 use super::monitor::Monitor;
 use crate::core::cluster::Sched;
 use crate::core::signal::Signal;
@@ -24,6 +25,9 @@ pub struct FornaxBlock {
     /// The GPU it owns: leased before it is started, released when it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuRef>,
+    /// The processors it may run on: a list such as `0-7,16-23`, or `auto` for those of its GPU's NUMA node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpus>,
     /// How to tell whether it is healthy. Without one it is healthy while it is online.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
@@ -60,6 +64,7 @@ impl Default for FornaxBlock {
             enabled: true,
             port: None,
             gpu: None,
+            cpus: None,
             probe: None,
             depends_on: BTreeMap::new(),
             stop: Vec::new(),

@@ -4,6 +4,7 @@ pub mod app;
 pub mod args;
 pub mod conf;
 pub mod context;
+pub mod cpus;
 pub mod env;
 pub mod fornax;
 pub mod fornax_check;
