@@ -8,13 +8,18 @@ const MOST: usize = 1024;
 
 /// Processors by number, or those near the app's GPU.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
-#[schemars(with = "String", regex(pattern = r"^(auto|\d+(-\d+)?(,\d+(-\d+)?)*)$"))]
+#[schemars(with = "CpusForm")]
 pub enum Cpus {
     /// Those of the GPU's NUMA node, where there are several nodes.
     Auto,
     /// These, ascending.
     These(Vec<usize>),
 }
+
+/// How they are written in a file.
+#[derive(JsonSchema)]
+#[allow(dead_code)]
+struct CpusForm(#[schemars(regex(pattern = r"^(auto|\d+(-\d+)?(,\d+(-\d+)?)*)$"))] String);
 
 impl Cpus {
     /// Reads `auto`, or a list such as `0-7,16-23` (cpuset(7)). `None` if it is neither, is empty, or names one above 1023.
