@@ -10,6 +10,7 @@ pub mod comfyui;
 pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod fleet;
 pub mod gpu;
 pub mod http;
 pub mod keeper;

@@ -3,7 +3,7 @@
 use fornax::core::keeping;
 use fornax::core::spec::home::Home;
 use fornax::daemon::boot::{self, BootOptions, Servers};
-use fornax::{cli, http, keeper, pm2, serve};
+use fornax::{cli, fleet, http, keeper, pm2, serve};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -96,15 +96,19 @@ fn daemon() -> ExitCode {
             .filter(|text| !text.is_empty())
             .unwrap_or_else(|| HTTP.to_owned()),
     };
+    let (fleet, fleet_server) = fleet::open();
     let servers = Servers {
-        sockets: |rpc, events, handle, tasks| {
+        sockets: Box::new(|rpc, events, handle, tasks| {
             Box::pin(pm2::server::serve(rpc, events, handle, tasks))
-        },
-        http: |handle, address, requests, state| {
-            Box::pin(http::serve(handle, address, requests, state))
-        },
+        }),
+        http: Box::new(|handle, address, requests, state| {
+            Box::pin(http::serve(handle, fleet, address, requests, state))
+        }),
+        others: vec![Box::new(|handle| {
+            Box::pin(fleet::serve(fleet_server, handle))
+        })],
     };
-    match boot::run(options, &servers, || say("ready\n")) {
+    match boot::run(options, servers, || say("ready\n")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("{error}\n"));

@@ -235,6 +235,7 @@ impl Rig {
         };
         let serving = tokio::spawn(serve_with(
             handle.clone(),
+            fornax::fleet::open().0,
             setup.listen.to_owned(),
             http_inputs,
             http,
@@ -899,7 +900,7 @@ async fn gap_11_nothing_is_changed_without_the_token_and_no_foreign_page_is_let_
     let right = format!("Authorization: Bearer {}\r\n", token.trim());
     for (method, path, status, allow) in [
         ("POST", "/health", 405, "allow: get,head"),
-        ("POST", "/restart/machine", 404, ""),
+        ("POST", "/nowhere", 404, ""),
         ("OPTIONS", "/health", 405, "allow: get, head, post"),
     ] {
         let reply = rig.ask(&request(method, path, &right)).await;

@@ -16,6 +16,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("comfyui", &["core", "sys"]),
     ("serve", &[]),
     ("daemon", &["core", "sys", "adapters", "gpu"]),
+    (
+        "fleet",
+        &[
+            "core",
+            "sys",
+            "gpu",
+            "comfyui::client",
+            "adapters::logs",
+            "adapters::runner",
+            "daemon::handle",
+            "daemon::snapshot",
+            "daemon::command",
+        ],
+    ),
     ("pm2", SERVERS),
     ("http", SERVERS),
     (
@@ -37,6 +51,7 @@ const SERVERS: &[&str] = &[
     "daemon::launch",
     "daemon::reserve",
     "adapters::logs",
+    "fleet",
 ];
 
 /// What `core` may not name: it does no I/O, knows no clock, and does not throw dice.

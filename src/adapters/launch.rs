@@ -10,7 +10,7 @@ use crate::core::keeping::{Held, Key};
 use crate::core::spec::interpreter::SourceMaps;
 use crate::sys::memory_room::NoRoom;
 use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned};
-use crate::sys::{fds, limits, procfs, spawn};
+use crate::sys::{affinity, fds, limits, procfs, spawn};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,14 @@ pub(super) enum LaunchError {
     Spawn(#[from] SpawnError),
     #[error("`{program}` is not found in the app's PATH; install it or name its absolute path")]
     NotInPath { program: String },
+    #[error(
+        "cannot bind it to processors {processors:?}: {source}; `fornax.cpus` must name some that this machine lets us use"
+    )]
+    Processors {
+        processors: Vec<usize>,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Memory(#[from] NoRoom),
     #[error("cannot make a {what}: {source}; the limit of open files may be reached (ulimit -n)")]
@@ -47,7 +55,7 @@ impl LaunchError {
                     return false;
                 }
             },
-            LaunchError::NotInPath { .. } => return false,
+            LaunchError::NotInPath { .. } | LaunchError::Processors { .. } => return false,
             LaunchError::Memory(_) => return true,
         };
         limits::is_starvation(source)
@@ -77,6 +85,11 @@ pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, Launc
         let preload = ctx.cluster.preload(plan.user.as_ref());
         cluster::as_worker(&mut plan, ctx.cluster.unique_id(), preload);
     }
+    let bound = plan.processors.as_deref().map(affinity::bind).transpose();
+    let bound = bound.map_err(|source| LaunchError::Processors {
+        processors: plan.processors.clone().unwrap_or_default(),
+        source,
+    })?;
     let program = spawn::c_path("the program's path", &find_program(&plan)?)?;
     let (args, env) = (c_args(&plan)?, c_env(&plan, &marker)?);
     let cwd = spawn::c_string("the working directory", plan.cwd.as_str())?;
@@ -106,6 +119,7 @@ pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, Launc
     }
     ctx.roots.spawning();
     let spawned = spawn::spawn(spawn_plan);
+    drop(bound);
     ctx.roots
         .registered(spawned.as_ref().ok().map(|spawned| spawned.pid));
     let Spawned {

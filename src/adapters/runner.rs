@@ -70,6 +70,8 @@ pub struct RunPlan {
     pub pid_path: Option<PathBuf>,
     /// Where its output goes.
     pub logs: Arc<LogConfig>,
+    /// The processors it is bound to from birth.
+    pub processors: Option<Vec<usize>>,
     /// It is a worker of Node's cluster, served in this way.
     pub cluster: Option<Sched>,
 }

@@ -13,9 +13,11 @@ pub use write::{WriteError, Written, write};
 use super::tree;
 use super::workspace::Workspace;
 use crate::core::signal::Signal;
+use crate::core::spec::cpus::Cpus;
 use crate::core::spec::fornax::{
     FornaxBlock, GpuRef, HttpProbe, InstallCheck, Probe, RestartBudget, StopStep, Thresholds,
 };
+use crate::core::spec::monitor::Monitor;
 use crate::core::units::Millis;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -230,6 +232,8 @@ fn app(options: &EcosystemOptions, target: &Target, port: u16) -> Result<Value, 
             Target::Cpu(_) => None,
         },
         probe: Some(probe()),
+        cpus: matches!(target, Target::Real(_)).then_some(Cpus::Auto),
+        monitor: Some(monitor(target)),
         stop: STOP.to_vec(),
         install,
         restart_budget: Some(RestartBudget {
@@ -299,6 +303,17 @@ fn probe() -> Probe {
             ..Thresholds::readiness()
         },
         liveness: None,
+    }
+}
+
+/// How an instance is watched. A simulated one runs no canary jobs: they would count among the jobs that its faults count.
+fn monitor(target: &Target) -> Monitor {
+    match target {
+        Target::Simulated(_) => Monitor {
+            canary: Millis(0),
+            ..Monitor::default()
+        },
+        Target::Real(_) | Target::Cpu(_) => Monitor::default(),
     }
 }
 

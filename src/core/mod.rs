@@ -13,6 +13,7 @@ pub mod json;
 pub mod keeping;
 pub mod logline;
 pub mod machine;
+pub mod monitor;
 pub mod pace;
 pub mod positions;
 pub mod probe;

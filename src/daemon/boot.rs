@@ -62,12 +62,25 @@ pub struct BootOptions {
 /// A server at work, until the daemon ends.
 pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What serves HTTP and PM2's sockets, given by `main` so that this layer need not know them.
+/// Serves `rpc.sock` and `pub.sock`.
+pub type ServesSockets =
+    Box<dyn FnOnce(UnixListener, UnixListener, Handle, TaskTracker) -> Serving + Send>;
+/// Serves HTTP.
+pub type ServesHttp = Box<
+    dyn FnOnce(Handle, String, mpsc::Receiver<HttpRequest>, watch::Sender<HttpState>) -> Serving
+        + Send,
+>;
+/// Does something else for as long as the daemon runs. It shares a thread with the servers, so it must not block or compute.
+pub type ServesElse = Box<dyn FnOnce(Handle) -> Serving + Send>;
+
+/// What serves HTTP and PM2's sockets, and what else runs beside the loop, given by `main` so that this layer need not know them.
 pub struct Servers {
-    /// Serves `rpc.sock` and `pub.sock`.
-    pub sockets: fn(UnixListener, UnixListener, Handle, TaskTracker) -> Serving,
-    /// Serves HTTP.
-    pub http: fn(Handle, String, mpsc::Receiver<HttpRequest>, watch::Sender<HttpState>) -> Serving,
+    /// PM2's sockets.
+    pub sockets: ServesSockets,
+    /// HTTP.
+    pub http: ServesHttp,
+    /// Everything else.
+    pub others: Vec<ServesElse>,
 }
 
 /// Why the daemon did not come up.
@@ -102,7 +115,7 @@ pub enum BootError {
 }
 
 /// Runs the daemon to its end. `ready` is called once both sockets listen and signals are handled.
-pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Result<(), BootError> {
+pub fn run(options: BootOptions, servers: Servers, ready: impl FnOnce()) -> Result<(), BootError> {
     heap::keep_small();
     limits::raise_open_files();
     let setup = |what| move |source| BootError::Setup { what, source };
@@ -229,7 +242,7 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
     // Only now: whoever asks sees the apps that were there before.
     let server_thread = {
         let (handle, tasks, http) = (handle.clone(), tasks.clone(), options.http.clone());
-        let (sockets, http_server) = (servers.sockets, servers.http);
+        let (sockets, http_server, others) = (servers.sockets, servers.http, servers.others);
         std::thread::Builder::new()
             .name("fornax-servers".to_owned())
             .spawn(move || {
@@ -244,8 +257,11 @@ pub fn run(options: BootOptions, servers: &Servers, ready: impl FnOnce()) -> Res
                             }
                         }
                     };
+                    let others = others.into_iter().map(|serve| serve(handle.clone()));
+                    let others = futures_util::future::join_all(others.collect::<Vec<_>>());
                     tokio::join!(
                         sockets,
+                        others,
                         http_server(handle.clone(), http, http_requests, http_state),
                         warm::keep_a_thread(handle.shutdown.clone())
                     );

@@ -2,6 +2,7 @@
 
 use super::snapshot::InstanceView;
 use crate::core::ids::{Generation, PmId};
+use crate::core::probe::Verdict;
 use crate::core::signal::Signal;
 use crate::core::spec::app::SpecError;
 use crate::core::spec::instances;
@@ -86,6 +87,17 @@ pub enum Command {
         id: PmId,
         /// `20.20.2`, say.
         version: String,
+    },
+    /// Its monitor's verdict on a run, or the reason for it, has changed.
+    Verdict {
+        /// Which instance.
+        id: PmId,
+        /// Which run; of a past one it is dropped.
+        generation: Generation,
+        /// How it is. [`Verdict::Dead`]: it is to be restarted.
+        verdict: Verdict,
+        /// Why, in words.
+        why: String,
     },
     /// What it lacks to be installed has been looked at again.
     Installed {

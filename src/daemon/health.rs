@@ -31,22 +31,33 @@ pub fn assess(instance: &Instance, waiting_for: &[Dependency]) -> (ServiceStatus
             Starting,
             "waiting for it to say that it is ready".to_owned(),
         ),
-        State::Online(run) => match (&instance.spec.fornax.probe, &instance.probe) {
-            (None, _) => told(Healthy, format!("runs as pid {}", run.pid)),
-            (Some(_), None) => told(Starting, "its probe has not been answered yet".to_owned()),
-            (Some(_), Some((Verdict::Starting, why))) => {
-                told(Starting, format!("starting up: {why}"))
+        State::Online(run) => match (asked(instance), &instance.probe) {
+            (false, _) => told(Healthy, format!("runs as pid {}", run.pid)),
+            (true, None) => told(Starting, "its probe has not been answered yet".to_owned()),
+            (true, Some((Verdict::Starting, why))) if instance.spec.fornax.monitor.is_some() => {
+                told(Starting, why.clone())
             }
-            (Some(_), Some((Verdict::Healthy, why))) => told(Healthy, why.clone()),
-            (Some(_), Some((Verdict::Unhealthy | Verdict::Dead, why))) => {
-                told(Unhealthy, why.clone())
-            }
+            (true, Some((Verdict::Starting, why))) => told(Starting, format!("starting up: {why}")),
+            (true, Some((Verdict::Healthy, why))) => told(Healthy, why.clone()),
+            (true, Some((Verdict::Unhealthy | Verdict::Dead, why))) => told(Unhealthy, why.clone()),
         },
+        State::Stopping(stopping) if stopping.asked && instance.machine.wanted => {
+            let why = instance.upkeep.why.as_ref();
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            told(Unhealthy, format!("being restarted{why}"))
+        }
         State::Stopping(stopping) if stopping.asked => told(Unhealthy, "being stopped".to_owned()),
         State::Stopping(_) => told(
             Unhealthy,
             "it has ended, and the processes it left behind are being ended".to_owned(),
         ),
+        // ComfyUI-Manager's reboot under a supervisor: it ends with code 0, and means to be started again.
+        State::Backoff { .. } if instance.spec.fornax.monitor.is_some() && ended_well(instance) => {
+            told(
+                Starting,
+                "starting anew: it ended with exit code 0, as for a reboot of its own".to_owned(),
+            )
+        }
         State::Backoff { .. } => {
             let wait = crate::core::units::Millis(
                 instance.machine.memory.last_backoff.0.max(
@@ -99,6 +110,17 @@ pub fn assess(instance: &Instance, waiting_for: &[Dependency]) -> (ServiceStatus
             "not even SIGKILL ends it: a process is stuck in the kernel".to_owned(),
         ),
     }
+}
+
+/// Somebody asks how it is.
+fn asked(instance: &Instance) -> bool {
+    let fornax = &instance.spec.fornax;
+    fornax.probe.is_some() || fornax.monitor.is_some()
+}
+
+fn ended_well(instance: &Instance) -> bool {
+    let exit = instance.last_exit.as_ref();
+    exit.is_some_and(|exit| exit.cause.is_success())
 }
 
 fn ended(instance: &Instance, reason: DoneReason) -> (ServiceStatus, String, bool) {

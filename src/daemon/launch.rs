@@ -72,6 +72,7 @@ pub fn plan(instance: &Instance, rotation: LogRotation) -> Result<RunPlan, PlanE
         user: user(spec)?,
         pid_path: spec.pid_path.clone(),
         logs: Arc::new(log_config(&spec.logs, spec.fornax.logs.unwrap_or(rotation))),
+        processors: None,
         cluster: spec.workers,
     })
 }
@@ -112,9 +113,12 @@ pub fn log_config(settings: &LogSettings, rotation: LogRotation) -> LogConfig {
     }
 }
 
-/// The probe of the instance's run, if it has one.
+/// The probe of the instance's run, if it has one. What has a monitor is asked by that, and by nobody else.
 pub fn probe_plan(instance: &Instance, generation: Generation) -> Option<ProbePlan> {
     let fornax = &instance.spec.fornax;
+    if fornax.monitor.is_some() {
+        return None;
+    }
     Some(ProbePlan {
         id: instance.id,
         generation,

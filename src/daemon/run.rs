@@ -383,18 +383,8 @@ impl<W: World> Daemon<W> {
             }
             RunEventKind::Cluster(fact) => self.cluster_fact(id, generation, fact),
             RunEventKind::Probe { verdict, detail } => {
-                if verdict == Verdict::Dead {
-                    instance.upkeep.why = Some(format!("failed its liveness probe: {detail}"));
-                }
-                instance.probe = Some((verdict, detail));
-                if verdict == Verdict::Dead {
-                    tracing::error!(
-                        app = &*instance.spec.name,
-                        instance = id.0,
-                        "failed its liveness probe; restarting"
-                    );
-                    self.step(id, Event::Restart { deps_met: true });
-                }
+                let why = format!("failed its liveness probe: {detail}");
+                self.probe_said(id, verdict, detail, why);
             }
         }
     }

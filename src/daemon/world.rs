@@ -3,7 +3,7 @@
 use super::command::Command;
 use super::handle::Handle;
 pub use super::preflight::missing;
-use super::preflight::{Leases, Preflight, lease_key};
+use super::preflight::{Leased, Leases, Preflight, lease_key};
 use crate::adapters::adopt::{self, AdoptPlan};
 use crate::adapters::event::{RunEvent, RunEventKind};
 use crate::adapters::keeper::Inheritance;
@@ -15,6 +15,7 @@ use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::{Held, Key};
 use crate::core::signal::Signal;
 use crate::core::spec::app::AppSpec;
+use crate::core::spec::cpus::Cpus;
 use crate::core::spec::fornax::{GpuRef, InstallCheck};
 use crate::core::watch::WatchSpec;
 use crate::gpu::lease::{self, Lease, Owner};
@@ -88,8 +89,10 @@ pub struct Needs {
     pub cwd: String,
     /// Nobody listens here.
     pub port: Option<u16>,
-    /// This is leased to us.
+    /// This is leased to us, and its memory is free again.
     pub gpu: Option<GpuRef>,
+    /// It runs on these processors.
+    pub cpus: Option<Cpus>,
 }
 
 impl Needs {
@@ -100,6 +103,7 @@ impl Needs {
             cwd: spec.cwd.clone(),
             port: spec.fornax.port.filter(|_| spec.workers.is_none()),
             gpu: spec.fornax.gpu.clone(),
+            cpus: spec.fornax.cpus.clone(),
         }
     }
 }
@@ -149,7 +153,7 @@ impl RealWorld {
 }
 
 impl World for RealWorld {
-    fn spawn(&mut self, plan: RunPlan, needs: Needs) {
+    fn spawn(&mut self, mut plan: RunPlan, needs: Needs) {
         let running = self.running.clone();
         let check = Preflight {
             needs,
@@ -161,8 +165,10 @@ impl World for RealWorld {
         };
         self.tasks.spawn(async move {
             if check.is_needed() {
-                let refused = tokio::task::spawn_blocking(move || check.refusal()).await;
-                if let Ok(Some((reason, not_installed))) = refused {
+                let checked = tokio::task::spawn_blocking(move || check.check()).await;
+                if let Ok(Ok(processors)) = checked {
+                    plan.processors = processors;
+                } else if let Ok(Err((reason, not_installed))) = checked {
                     let kind = RunEventKind::SpawnFailed {
                         reason,
                         not_installed,
@@ -259,7 +265,7 @@ impl World for RealWorld {
                     self.leases
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
-                        .insert(id, lease);
+                        .insert(id, Leased::adopted(lease));
                 }
                 Err(error) => tracing::error!(app = &*plan.name, %error, "a GPU lease is lost"),
             }

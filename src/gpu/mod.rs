@@ -2,7 +2,9 @@
 
 pub mod inventory;
 pub mod lease;
+pub mod meter;
 pub mod nvml;
+pub mod place;
 pub mod render;
 pub mod select;
 pub mod simulated;

@@ -8,13 +8,16 @@ use std::path::{Component, Path, PathBuf};
 /// The memory a simulated GPU claims to have: that of a common 24 GB card.
 const MEMORY: Bytes = Bytes(24 << 30);
 
+/// What the UUID of a simulated GPU begins with.
+pub(super) const PREFIX: &str = "SIM-";
+
 /// `n` simulated GPUs. Their UUID is `SIM-<hash of the workspace's path>-<index>`: the same at every start, so that a
 /// lease of one is a lease of the same one later, and other in another workspace, so that two trials do not collide.
 pub fn inventory(n: u32, workspace: &Path) -> Inventory {
     let hash = stable_hash(canonical(workspace).as_os_str().as_bytes());
     let gpus = (0..n).map(|index| Gpu {
         index,
-        uuid: format!("SIM-{hash:016x}-{index}"),
+        uuid: format!("{PREFIX}{hash:016x}-{index}"),
         name: "Simulated GPU".to_owned(),
         memory_total: Some(MEMORY),
         memory_used: Some(Bytes(0)),

@@ -1,11 +1,12 @@
 //! What all requests share, and the table of routes.
 
 use super::problem::Problem;
-use super::{answer, gate::Access, health, logs, status};
+use super::{answer, classic, comfyui, gate::Access, health, logs, status};
 use crate::daemon::handle::Handle;
+use crate::fleet::Fleet;
 use axum::Router;
 use axum::extract::Request;
-use axum::routing::get;
+use axum::routing::{get, post};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,8 @@ impl HttpOptions {
 pub(super) struct App {
     /// The daemon.
     pub handle: Handle,
+    /// What runs ComfyUI.
+    pub fleet: Fleet,
     /// How this machine calls itself.
     pub machine_id: String,
     /// It runs in a container.
@@ -61,7 +64,7 @@ pub(super) struct App {
 
 impl App {
     /// Looks at the machine once.
-    pub fn new(handle: Handle, options: &HttpOptions) -> Self {
+    pub fn new(handle: Handle, fleet: Fleet, options: &HttpOptions) -> Self {
         let host = || {
             nix::unistd::gethostname().map_or_else(
                 |_| "unknown".to_owned(),
@@ -71,6 +74,7 @@ impl App {
         let exists = |path: &str| std::path::Path::new(path).exists();
         Self {
             handle,
+            fleet,
             machine_id: options.machine_id.clone().unwrap_or_else(host),
             container: exists("/.dockerenv")
                 || exists("/run/.containerenv")
@@ -105,6 +109,20 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/services/{name}/health", get(health::service))
         .route("/services/{name}/logs", get(logs::of_service))
         .route("/logs", get(logs::of_all))
+        .route("/health/comfyui", get(comfyui::summary))
+        .route("/health/comfyui/installation", get(comfyui::installed))
+        .route("/health/comfyui/instances", get(comfyui::instances))
+        .route("/health/comfyui/instances/{gpu}", get(comfyui::one))
+        .route("/health/comfyui/models", get(comfyui::models))
+        .route("/pm2/list", get(classic::list))
+        .route("/pm2/logs", get(classic::service_logs))
+        .route("/comfyui/logs", get(classic::comfyui_logs))
+        .route("/restart/service", post(classic::restart_service))
+        .route("/restart/machine", post(classic::restart_machine))
+        .route(
+            "/refresh-status",
+            get(classic::refresh).post(classic::refresh),
+        )
         .route("/status", get(status::status))
         .route("/version", get(status::version))
         .method_not_allowed_fallback(|request: Request| async move {

@@ -22,7 +22,11 @@ pub async fn answer(handle: Handle, options: &HttpOptions, request: Request<Body
         )),
         hosts: options.hosts.clone(),
     };
-    let routes = TowerToHyperService::new(router(Arc::new(App::new(handle, options))));
+    let routes = TowerToHyperService::new(router(Arc::new(App::new(
+        handle,
+        crate::fleet::open().0,
+        options,
+    ))));
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     respond(request, &routes, &gate, local, CancellationToken::new()).await
 }

@@ -31,6 +31,9 @@ const CHUNK: usize = 32 << 10;
 /// A longer line is cut, and says so. In bytes.
 const LINE_BYTES: usize = 64 << 10;
 
+/// Lines alone.
+const PLAIN: &str = "text/plain; charset=utf-8";
+
 /// The header by which a client tells how far it has come.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -51,10 +54,36 @@ pub(super) async fn answer(
             Body::empty(),
         ));
     }
+    follow(app, caller, scope, query, last, "text/event-stream").await
+}
+
+/// The lines alone, as text, for a client that knows no events: the last ones, then each new one until it leaves.
+pub(super) async fn plain(
+    app: &App,
+    caller: Caller,
+    scope: Scope,
+    query: LogQuery,
+    method: &Method,
+) -> Result<Response, Problem> {
+    if method == Method::HEAD {
+        return Ok(answer::with_type(StatusCode::OK, PLAIN, Body::empty()));
+    }
+    follow(app, caller, scope, query, None, PLAIN).await
+}
+
+async fn follow(
+    app: &App,
+    caller: Caller,
+    scope: Scope,
+    query: LogQuery,
+    last: Option<EventId>,
+    media_type: &'static str,
+) -> Result<Response, Problem> {
     let seat = Arc::clone(&app.followers)
         .try_acquire_owned()
         .map_err(|_| Problem::Busy)?;
     let life = app.handle.info.life;
+    let plain = media_type == PLAIN;
     let (grep, text, all) = (query.grep.clone(), query.text, scope.sources.clone());
     let begun = blocking(app, move |plane| begin(plane, scope, &query, last, life)).await??;
     let feed = Feed {
@@ -64,7 +93,8 @@ pub(super) async fn answer(
         history: begun.history,
         sources: begun.sources,
         all,
-        opening: Some(begun.opening),
+        opening: Some(begun.opening).filter(|_| !plain),
+        plain,
         pending: None,
         grep,
         text,
@@ -80,7 +110,7 @@ pub(super) async fn answer(
     });
     Ok(answer::with_type(
         StatusCode::OK,
-        "text/event-stream",
+        media_type,
         Body::from_stream(chunks),
     ))
 }
@@ -197,6 +227,8 @@ struct Feed {
     pending: Option<(Arc<Batch>, usize, u64)>,
     grep: Option<Regex>,
     text: bool,
+    /// Lines alone, without events around them.
+    plain: bool,
     sent_at: Instant,
     closing: CancellationToken,
     _seat: OwnedSemaphorePermit,
@@ -224,6 +256,9 @@ impl Feed {
                 () = self.closing.cancelled() => return None,
                 () = tokio::time::sleep_until(self.sent_at + HEARTBEAT) => {
                     self.sent_at = Instant::now();
+                    if self.plain {
+                        continue;
+                    }
                     return Some(": heartbeat\n\n".to_owned());
                 }
                 item = self.follower.recv() => match item? {
@@ -233,6 +268,9 @@ impl Feed {
                     }
                     FollowItem::Missed(lines) => {
                         self.sent_at = Instant::now();
+                        if self.plain {
+                            return Some(format!("[fornax: {lines} lines were missed here]\n"));
+                        }
                         return Some(format!("event: missed\ndata: {}\n\n", json!({"lines": lines})));
                     }
                 },
@@ -257,10 +295,19 @@ impl Feed {
                 self.id.known = std::mem::take(&mut self.after_history);
             }
             if let Some(told) = ToldLine::of(&line, &self.sources) {
-                event(&mut out, &self.id, &told, self.text);
+                self.write(&mut out, &told);
             }
         }
         out
+    }
+
+    fn write(&self, out: &mut String, told: &ToldLine<'_>) {
+        if self.plain {
+            out.push_str(&told.line);
+            out.push('\n');
+        } else {
+            event(out, &self.id, told, self.text);
+        }
     }
 
     /// Some of the batch; nothing if it has no line that is wanted.
@@ -291,7 +338,7 @@ impl Feed {
                     at: Some(answer::iso(batch.at_ms)),
                     seq: Some(seq),
                 };
-                event(&mut out, &self.id, &told, self.text);
+                self.write(&mut out, &told);
             }
             seq += 1;
         }

@@ -8,6 +8,7 @@ use super::gate::{Gate, Guard};
 use super::token::LazyToken;
 use crate::daemon::crowd::{Crowd, Place};
 use crate::daemon::handle::{Handle, HttpRequest, HttpState};
+use crate::fleet::Fleet;
 use axum::Router;
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,23 +31,33 @@ const BIND_AGAIN: Duration = Duration::from_millis(10);
 /// closed when the new one works. An address that fails leaves everything as it was. `state` tells how it stands.
 pub async fn serve(
     handle: Handle,
+    fleet: Fleet,
     wanted: String,
     requests: mpsc::Receiver<HttpRequest>,
     state: watch::Sender<HttpState>,
 ) {
-    serve_with(handle, wanted, requests, state, HttpOptions::from_env()).await;
+    serve_with(
+        handle,
+        fleet,
+        wanted,
+        requests,
+        state,
+        HttpOptions::from_env(),
+    )
+    .await;
 }
 
 /// [`serve`] with options of the caller's.
 pub async fn serve_with(
     handle: Handle,
+    fleet: Fleet,
     wanted: String,
     mut requests: mpsc::Receiver<HttpRequest>,
     state: watch::Sender<HttpState>,
     options: HttpOptions,
 ) {
     let shutdown = handle.shutdown.clone();
-    let app = Arc::new(App::new(handle, &options));
+    let app = Arc::new(App::new(handle, fleet, &options));
     let mut server = Server {
         routes: router(Arc::clone(&app)),
         app,

@@ -50,7 +50,7 @@ pub(super) async fn of_all(
     answer(&app, caller, scope, query, &method, &headers).await
 }
 
-async fn answer(
+pub(super) async fn answer(
     app: &App,
     caller: Caller,
     scope: Scope,

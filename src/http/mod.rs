@@ -7,6 +7,8 @@ mod address;
 mod answer;
 mod app;
 mod bind;
+mod classic;
+mod comfyui;
 mod connection;
 #[doc(hidden)]
 pub mod direct;

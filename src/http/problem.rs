@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// The routes, as an answer lists them.
-pub(super) const ROUTES: [&str; 8] = [
+pub(super) const ROUTES: [&str; 19] = [
     "/health",
     "/ready",
     "/services",
@@ -18,6 +18,17 @@ pub(super) const ROUTES: [&str; 8] = [
     "/logs",
     "/status",
     "/version",
+    "/health/comfyui",
+    "/health/comfyui/installation",
+    "/health/comfyui/instances",
+    "/health/comfyui/instances/{gpu}",
+    "/health/comfyui/models",
+    "/pm2/list",
+    "/pm2/logs",
+    "/comfyui/logs",
+    "/restart/service",
+    "/restart/machine",
+    "/refresh-status",
 ];
 
 /// Why a request is refused. The words tell how to mend it.

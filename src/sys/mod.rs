@@ -1,6 +1,7 @@
 //! Thin, safe faces over system calls: the only place with `unsafe` code.
 #![allow(unsafe_code)]
 
+pub mod affinity;
 pub mod cgroup;
 pub mod clock;
 pub mod fdpass;

@@ -137,6 +137,53 @@ pub fn oom_kills() -> Option<u64> {
     std::str::from_utf8(count).ok()?.trim().parse().ok()
 }
 
+/// What a process has read and written, as /proc/PID/io tells it. Needs the rights of a debugger for another user's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcIo {
+    /// Bytes by read(2) and its like, from wherever (`rchar`).
+    pub read: u64,
+    /// Bytes that had to come from a disk, mapped pages too (`read_bytes`).
+    pub fetched: u64,
+    /// Bytes by write(2) and its like (`wchar`).
+    pub written: u64,
+}
+
+/// The counters of a process; `None` if they cannot be read.
+pub fn io(pid: u32) -> Option<ProcIo> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().parse().ok()
+    };
+    Some(ProcIo {
+        read: field("rchar:")?,
+        fetched: field("read_bytes:")?,
+        written: field("wchar:")?,
+    })
+}
+
+/// How often each thread of a process but its first gave up the processor, by thread id; ascending.
+pub fn thread_switches(pid: u32) -> Vec<(u32, u64)> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let mut threads: Vec<(u32, u64)> = tasks
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|thread| *thread != pid)
+        .filter_map(|thread| {
+            let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
+            let counts = text
+                .lines()
+                .filter_map(|line| line.split_once("ctxt_switches:"))
+                .filter_map(|(_, count)| count.trim().parse::<u64>().ok());
+            Some((thread, counts.sum()))
+        })
+        .collect();
+    threads.sort_unstable();
+    threads
+}
+
 /// Clock ticks in a second.
 pub fn ticks_per_second() -> u64 {
     // SAFETY: sysconf takes an integer and returns one.

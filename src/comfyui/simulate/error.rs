@@ -37,6 +37,11 @@ pub enum SimulateError {
         /// Why.
         source: io::Error,
     },
+    /// There is no driver (the fault `no-driver`). torch's words.
+    #[error(
+        "RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver"
+    )]
+    NoDriver,
     /// The runtime or the signal handler could not be set up.
     #[error("cannot set up {what}: {source}")]
     Setup {
@@ -59,6 +64,7 @@ impl SimulateError {
         match self {
             SimulateError::UserDirectory { .. } => 2,
             SimulateError::Bind { .. }
+            | SimulateError::NoDriver
             | SimulateError::ModelPathsMissing { .. }
             | SimulateError::Directory { .. }
             | SimulateError::Setup { .. }

@@ -94,6 +94,10 @@ impl Execution<'_, '_> {
             }
             self.teller.state(&node, json!(0.0), json!(1.0), "running");
             self.teller.executing(&node);
+            if self.shared.has(&Fault::HoldLock) {
+                self.shared.hold.notify_one();
+                std::future::pending::<()>().await;
+            }
             if self.shared.has(&Fault::Silence) {
                 std::future::pending::<()>().await;
             }
@@ -201,6 +205,15 @@ impl Execution<'_, '_> {
     fn trouble(&self) -> Result<(), Failure> {
         if self.shared.has(&Fault::CrashDuring(self.ordinal)) {
             std::process::abort();
+        }
+        if self.shared.has(&Fault::CudaPoisoned) {
+            return Err(Failure::Raised {
+                kind: "RuntimeError",
+                message: "CUDA error: an illegal memory access was encountered\n".into(),
+            });
+        }
+        if self.shared.has(&Fault::OutOfVram) && !self.shared.freed.load(Ordering::Relaxed) {
+            return Err(Failure::out_of_memory());
         }
         if fails(
             self.shared.options.seed,

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum Fault {
     /// Every job hangs for ever; HTTP goes on answering, an interrupt has no effect, SIGINT works.
     Silence,
-    /// The first job ends the prompt thread: it "runs" for ever, and so do all behind it.
+    /// The first job ends the thread that runs prompts: it "runs" for ever, and so do all behind it.
     DeadPromptThread,
     /// Each connection is taken only after this long (the kernel completes the handshake before).
     SlowAccept(Duration),
@@ -20,6 +20,17 @@ pub enum Fault {
     CrashAfter(u64),
     /// The process aborts (SIGABRT) in the middle of this job, counted from 1.
     CrashDuring(u64),
+    /// The first job stops everything: nothing is answered any more, and only SIGTERM or SIGKILL ends it, as when a node holds
+    /// the interpreter's lock.
+    HoldLock,
+    /// Every job fails as CUDA does once its context is lost.
+    CudaPoisoned,
+    /// Every job fails for want of GPU memory, until `/free` has been asked for.
+    OutOfVram,
+    /// A node pack of this name could not be imported.
+    ImportFailed(String),
+    /// The start ends for want of an NVIDIA driver.
+    NoDriver,
     /// SIGINT has no effect, as when a node holds the interpreter's lock.
     IgnoreSigint,
 }
@@ -41,8 +52,13 @@ impl Fault {
             ("crash-after", Some(value)) => count(value).map(Fault::CrashAfter),
             ("crash-during", Some(value)) => count(value).map(Fault::CrashDuring),
             ("ignore-sigint", None) => Ok(Fault::IgnoreSigint),
+            ("hold-lock", None) => Ok(Fault::HoldLock),
+            ("cuda-poisoned", None) => Ok(Fault::CudaPoisoned),
+            ("out-of-vram", None) => Ok(Fault::OutOfVram),
+            ("import-failed", Some(name)) if !name.is_empty() => Ok(Fault::ImportFailed(name.to_owned())),
+            ("no-driver", None) => Ok(Fault::NoDriver),
             _ => Err("expected one of: silence, dead-prompt-thread, slow-accept[=SECONDS], unavailable, no-history, crash-after=N, \
-                      crash-during=N, ignore-sigint"
+                      crash-during=N, ignore-sigint, hold-lock, cuda-poisoned, out-of-vram, import-failed=NAME, no-driver"
                 .into()),
         }
     }
@@ -76,6 +92,12 @@ mod tests {
             ("crash-after=2", Some(Fault::CrashAfter(2))),
             ("crash-during=1", Some(Fault::CrashDuring(1))),
             ("ignore-sigint", Some(Fault::IgnoreSigint)),
+            ("hold-lock", Some(Fault::HoldLock)),
+            ("cuda-poisoned", Some(Fault::CudaPoisoned)),
+            ("out-of-vram", Some(Fault::OutOfVram)),
+            ("import-failed=x", Some(Fault::ImportFailed("x".to_owned()))),
+            ("no-driver", Some(Fault::NoDriver)),
+            ("import-failed=", None),
             ("crash-after", None),
             ("crash-after=-1", None),
             ("silence=1", None),

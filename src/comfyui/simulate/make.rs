@@ -52,7 +52,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Torch's words for too little memory.
-    fn out_of_memory() -> Self {
+    pub(super) fn out_of_memory() -> Self {
         let message = "Allocation on device 0 would exceed allowed memory\nThis error means you ran out of memory on your GPU.\n\n\
                        TIPS: If the workflow worked before you might have accidentally set the batch_size to a large number.";
         Failure::Raised {

@@ -36,7 +36,7 @@ pub struct SimulateOptions {
     #[arg(long, value_name = "BYTES", default_value = "24G", value_parser = size)]
     pub vram: Bytes,
     /// A fault to show, repeatable: silence, dead-prompt-thread, slow-accept[=SECONDS], unavailable, no-history,
-    /// crash-after=N, crash-during=N, ignore-sigint.
+    /// crash-after=N, crash-during=N, ignore-sigint, hold-lock, cuda-poisoned, out-of-vram, import-failed=NAME, no-driver.
     #[arg(long = "fault", value_name = "KIND", value_parser = Fault::parse)]
     pub faults: Vec<Fault>,
 

@@ -64,6 +64,9 @@ async fn live(
         () = tokio::time::sleep(Duration::from_secs_f64(shared.options.start_delay)) => {}
         () = &mut shutdown => return Ok(()),
     }
+    if shared.has(&Fault::NoDriver) {
+        return Err(SimulateError::NoDriver);
+    }
     print_imported(shared);
     let address = SocketAddr::new(shared.options.listen, shared.options.port);
     let delay = shared.options.faults.iter().find_map(|fault| match fault {
@@ -76,18 +79,29 @@ async fn live(
     shared
         .console
         .line(format!("To see the GUI go to: http://{bound}"));
+    worker::spawn(shared).map_err(|source| SimulateError::Setup {
+        what: "the thread that runs prompts",
+        source,
+    })?;
     let server = axum::serve(listener, routes::router(shared.clone()))
         .with_graceful_shutdown(shared.stop.clone().cancelled_owned());
     let mut server = std::pin::pin!(server.into_future());
     tokio::select! {
         ended = &mut server => ended.map_err(|source| SimulateError::Server { source })?,
-        () = worker::run(shared.clone()) => {}
+        () = shared.hold.notified() => hold(),
         () = shutdown => {}
     }
     shared.stop.cancel();
     // A request that outlives the limit is cut off by the end of the process.
     let _ = tokio::time::timeout(LAST_REQUESTS, server).await;
     Ok(())
+}
+
+/// Blocks this thread, which answers everything, for ever.
+fn hold() {
+    loop {
+        std::thread::park();
+    }
 }
 
 /// The lines up to the custom nodes, in the order of ComfyUI 0.3.64.
@@ -133,6 +147,29 @@ fn print_imported(shared: &Shared) {
     console.line(format!("ComfyUI version: {COMFYUI_VERSION}"));
     console.line(format!("ComfyUI frontend version: {}", routes::FRONTEND));
     console.line("[Prompt Server] web root: built in (simulated)");
+    let failed = shared
+        .options
+        .faults
+        .iter()
+        .filter_map(|fault| match fault {
+            Fault::ImportFailed(name) => Some(name),
+            _ => None,
+        });
+    let failed: Vec<&String> = failed.collect();
+    if !failed.is_empty() {
+        for name in &failed {
+            console.line(format!(
+                "Cannot import /workspace/ComfyUI/custom_nodes/{name} module for custom nodes: simulated"
+            ));
+        }
+        console.line("\nImport times for custom nodes:");
+        for name in &failed {
+            console.line(format!(
+                "   0.0 seconds (IMPORT FAILED): /workspace/ComfyUI/custom_nodes/{name}"
+            ));
+        }
+        console.line("");
+    }
     console.line("Starting server\n");
 }
 

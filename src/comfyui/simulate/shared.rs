@@ -8,7 +8,8 @@ use super::options::SimulateOptions;
 use super::places::Places;
 use super::told::Current;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// The ComfyUI whose protocol this is.
@@ -30,6 +31,10 @@ pub(super) struct Shared {
     pub current: Current,
     /// VRAM that loaded models take, in bytes.
     pub loaded: AtomicU64,
+    /// `/free` has been asked for.
+    pub freed: AtomicBool,
+    /// Told when the whole process is to hang.
+    pub hold: Notify,
     /// Ends when the server is to end.
     pub stop: CancellationToken,
 }
@@ -46,6 +51,8 @@ impl Shared {
             jobs: Jobs::default(),
             current: Current::default(),
             loaded: AtomicU64::new(0),
+            freed: AtomicBool::new(false),
+            hold: Notify::new(),
             stop: CancellationToken::new(),
         }
     }

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// How long a picture that is being written may take once the server ends.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 /// How long a crash waits for the messages before it.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Runs until it is dropped. With the fault `dead-prompt-thread` it hangs after the first prompt has begun.
+/// Runs until it is dropped. With the fault `dead-prompt-thread` it ends after the first prompt has begun.
 pub(super) async fn run(shared: Arc<Shared>) {
     let catalogue = nodes::catalogue(&[], &[]);
     let mut cache = Cache::default();
@@ -33,7 +35,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 .await
             {
                 Outcome::Ended(entry) => entry,
-                Outcome::ThreadDied => return std::future::pending().await,
+                Outcome::ThreadDied => return,
             };
         shared
             .jobs
@@ -57,9 +59,33 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// Runs it on a thread of its own, as ComfyUI does: whoever looks from outside sees it end. The thread ends with the server.
+pub(super) fn spawn(shared: &Arc<Shared>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name("prompt-worker".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                let stop = shared.stop.clone();
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = run(Arc::clone(&shared)) => {}
+                }
+            });
+            runtime.shutdown_timeout(LAST_WRITES);
+        })?;
+    Ok(())
+}
+
 /// Does what `/free` asked for.
 fn free(shared: &Shared, cache: &mut Cache) {
     let wish = shared.jobs.take_free();
+    if wish.models || wish.memory {
+        shared.freed.store(true, Ordering::Relaxed);
+    }
     if wish.models || wish.memory {
         shared.loaded.store(0, Ordering::Relaxed);
     }

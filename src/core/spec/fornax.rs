@@ -1,5 +1,7 @@
 //! The `fornax` key of an app: what PM2 has no words for. PM2 ignores it (docs/adr/0004).
 
+use super::cpus::Cpus;
+use super::monitor::Monitor;
 use crate::core::cluster::Sched;
 use crate::core::signal::Signal;
 use crate::core::units::{Bytes, Millis};
@@ -23,6 +25,9 @@ pub struct FornaxBlock {
     /// The GPU it owns: leased before it is started, released when it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuRef>,
+    /// The processors it may run on: a list such as `0-7,16-23`, or `auto` for those of its GPU's NUMA node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpus>,
     /// How to tell whether it is healthy. Without one it is healthy while it is online.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
@@ -44,6 +49,9 @@ pub struct FornaxBlock {
     /// and less even). Without it `NODE_CLUSTER_SCHED_POLICY` of the app's environment counts, as Node takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sched: Option<Sched>,
+    /// How its ComfyUI is watched: whether its jobs go on, and what is done when they do not. Without it only its probe counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<Monitor>,
     /// Log rotation of this app, over the global setting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logs: Option<LogRotation>,
@@ -56,12 +64,14 @@ impl Default for FornaxBlock {
             enabled: true,
             port: None,
             gpu: None,
+            cpus: None,
             probe: None,
             depends_on: BTreeMap::new(),
             stop: Vec::new(),
             install: Vec::new(),
             restart_budget: None,
             sched: None,
+            monitor: None,
             logs: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::fornax::{FornaxBlock, Probe, Thresholds};
 use super::issue::{SpecIssue, pointer_step};
+use super::monitor::Monitor;
 use crate::core::units::Millis;
 use serde_json::Value;
 
@@ -100,6 +101,9 @@ fn senseless(block: &FornaxBlock) -> Vec<SpecIssue> {
     if let Some(probe) = &block.probe {
         senseless_probe(probe, block.port, &mut issues);
     }
+    if let Some(monitor) = &block.monitor {
+        senseless_monitor(monitor, block.port, &mut issues);
+    }
     if block.restart_budget.is_some_and(|budget| budget.max == 0) {
         issues.push(SpecIssue::new(
             "/fornax/restart_budget/max",
@@ -137,6 +141,37 @@ fn senseless(block: &FornaxBlock) -> Vec<SpecIssue> {
         ));
     }
     issues
+}
+
+fn senseless_monitor(monitor: &Monitor, port: Option<u16>, issues: &mut Vec<SpecIssue>) {
+    if port.unwrap_or(0) == 0 {
+        issues.push(SpecIssue::new(
+            "/fornax/monitor",
+            "has no port to ask at",
+            "set `fornax.port`",
+        ));
+    }
+    if !(100..=60_000).contains(&monitor.period.0) {
+        issues.push(SpecIssue::new(
+            "/fornax/monitor/period",
+            "is not between 100 ms and 60 s",
+            "write a time such as \"5s\"",
+        ));
+    }
+    for (key, limit) in [
+        ("stall", monitor.stall),
+        ("waiting", monitor.waiting),
+        ("busy", monitor.busy),
+        ("unanswered", monitor.unanswered),
+    ] {
+        if limit < monitor.period {
+            issues.push(SpecIssue::new(
+                format!("/fornax/monitor/{key}"),
+                "is shorter than the time between two looks",
+                "write a longer time, such as \"2m\"",
+            ));
+        }
+    }
 }
 
 fn senseless_probe(probe: &Probe, port: Option<u16>, issues: &mut Vec<SpecIssue>) {

@@ -125,11 +125,41 @@ impl<W: World> Daemon<W> {
                 self.dirty.insert(id);
                 one(id, None)
             }
+            Command::Verdict {
+                id,
+                generation,
+                verdict,
+                why,
+            } => {
+                let instance = self.known(id)?;
+                let runs = instance.machine.run().is_some();
+                if instance.machine.generation == generation && runs {
+                    self.probe_said(id, verdict, why.clone(), why);
+                } else {
+                    self.stale_events += 1;
+                }
+                one(id, None)
+            }
             Command::Installed { id, missing } => {
                 self.known(id)?.missing = missing;
                 self.dirty.insert(id);
                 one(id, None)
             }
+        }
+    }
+
+    /// What asks the latest run says; `why` is told of the restart, if there is one.
+    pub(super) fn probe_said(&mut self, id: PmId, verdict: Verdict, detail: String, why: String) {
+        let Some(instance) = self.table.instances.get_mut(&id) else {
+            return;
+        };
+        self.dirty.insert(id);
+        instance.probe = Some((verdict, detail));
+        if verdict == Verdict::Dead {
+            let app = &*instance.spec.name;
+            tracing::error!(app, instance = id.0, why, "restarting");
+            instance.upkeep.why = Some(why);
+            self.step(id, Event::Restart { deps_met: true });
         }
     }
 
