@@ -12,6 +12,7 @@ pub mod localtime;
 pub mod lockfile;
 pub mod memory;
 pub mod packets;
+pub mod parent;
 pub mod pidfd;
 pub mod private;
 pub mod procfs;
