@@ -33,11 +33,11 @@ pub enum TreeState {
 pub fn required(workspace: &Workspace) -> Vec<InstallCheck> {
     let tree = workspace.tree();
     let clone = format!(
-        "ComfyUI's tree; get it with: git clone https://github.com/comfyanonymous/ComfyUI {:?}",
+        "ComfyUI's tree; install it with `fornax comfyui install`, or: git clone https://github.com/comfyanonymous/ComfyUI {:?}",
         tree.display().to_string()
     );
     let python = format!(
-        "the Python that runs ComfyUI; make it with: python3 -m venv {:?}, then install the tree's requirements.txt \
+        "the Python that runs ComfyUI; install it with `fornax comfyui install`, or make it with: python3 -m venv {:?}, then install the tree's requirements.txt \
          with it, or give another with --python",
         workspace.root().join("venv").display().to_string()
     );

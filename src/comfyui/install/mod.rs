@@ -2,6 +2,7 @@
 //!
 //! Everything here blocks: it is run by a program of its own.
 
+mod begun;
 mod child;
 mod copy;
 mod error;
@@ -19,6 +20,7 @@ mod status;
 mod upkeep;
 mod validate;
 mod whole;
+mod work;
 
 pub use error::InstallError;
 pub use layout::{Build, Layout};

@@ -50,8 +50,15 @@ pub fn run(args: &ComfyuiArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         ComfyuiCommand::Ecosystem { target, gpus } => {
             let workspace = targets::workspace(target)?;
-            let chosen = targets::targets(target, gpus.as_deref(), BareNumber::Count, &workspace)?;
-            let value = targets::ecosystem(target, chosen, &workspace)?;
+            let machine = targets::machine(&workspace)?;
+            // A setting is a list of indices; on the command line a bare number is a count here.
+            let bare = match gpus {
+                Some(_) => BareNumber::Count,
+                None => BareNumber::Index,
+            };
+            let (target, gpus) = target.settled(gpus.as_deref(), &machine);
+            let chosen = targets::targets(&target, gpus.as_deref(), bare, &workspace)?;
+            let value = targets::ecosystem(&target, chosen, &workspace, &machine, false)?;
             print(&format!("{value:#}\n"));
             Ok(ExitCode::SUCCESS)
         }
