@@ -3,11 +3,8 @@
 pub mod client;
 pub mod ecosystem;
 mod files;
-<<<<<<< HEAD
-pub mod models;
-=======
 pub mod install;
->>>>>>> cf7fccc (comfyui: install, update, roll back, and custom nodes, in builds beside each other)
+pub mod models;
 pub mod simulate;
 pub mod tell;
 pub mod tree;

@@ -21,6 +21,8 @@ const LINES: usize = 400;
 const LINE: usize = 16 << 10;
 /// Lines on their way from the pipe; when so many wait, the program waits.
 const WAITING: usize = 256;
+/// A disk with less room than this counts as full, in bytes.
+const FULL: u64 = 1 << 20;
 /// What a program that has ended may leave in its pipe is read for so long: something else may hold it open.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -196,8 +198,16 @@ impl<'a> Run<'a> {
             (false, Some((status, _))) => status.to_string(),
             (false, None) => "has ended".to_owned(),
         };
+        let ok = !late && ended.is_some_and(|(status, _)| status.success());
+        // Many a program does not say why it could not write.
+        if !ok && super::upkeep::free(self.workspace).is_ok_and(|free| free < FULL) {
+            lines.push_back(format!(
+                "{}: no space left on device",
+                self.workspace.display()
+            ));
+        }
         Ok(Ran {
-            ok: !late && ended.is_some_and(|(status, _)| status.success()),
+            ok,
             how,
             lines: lines.into(),
         })

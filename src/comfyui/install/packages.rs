@@ -139,7 +139,7 @@ impl Packages<'_> {
 }
 
 /// uv does not read pip's settings: what is set for pip only is handed on.
-fn like_pip() -> Vec<OsString> {
+pub(super) fn like_pip() -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["--index-strategy".into(), "unsafe-best-match".into()];
     let pairs = [
         (

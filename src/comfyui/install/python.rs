@@ -143,21 +143,32 @@ pub fn make(
     const STEP: &str = "environment";
     let venv = build.venv();
     super::git::remove(&venv).map_err(super::error::io_in(STEP, "remove", &venv))?;
-    let mut run = match uv {
-        Some(uv) => Run::new(teller, workspace, uv)
-            // With pip in it: install scripts of nodes call it.
-            .args(["venv", "--seed", "--quiet", "--python"])
-            .args([&python.executable]),
-        None => Run::new(teller, workspace, &python.executable).args(["-m", "venv"]),
+    let by_python = || Run::new(teller, workspace, &python.executable).args(["-m", "venv"]);
+    let finish = |run: Run<'_>| {
+        let run = match system_site_packages {
+            true => run.args(["--system-site-packages"]),
+            false => run,
+        };
+        run.args([&venv])
+            .limit(600)
+            .run()
+            .map_err(super::error::io_in(STEP, "run", &python.executable))
     };
-    if system_site_packages {
-        run = run.args(["--system-site-packages"]);
+    let mut ran = match uv {
+        // With pip in it: install scripts of nodes call it.
+        Some(uv) => finish(
+            Run::new(teller, workspace, uv)
+                .args(["venv", "--seed", "--quiet", "--python"])
+                .args([&python.executable])
+                .args(super::packages::like_pip()),
+        )?,
+        None => finish(by_python())?,
+    };
+    if !ran.ok && uv.is_some() && python.can_venv {
+        // uv takes pip from the index; Python has one of its own.
+        super::git::remove(&venv).map_err(super::error::io_in(STEP, "remove", &venv))?;
+        ran = finish(by_python())?;
     }
-    let ran = run
-        .args([&venv])
-        .limit(600)
-        .run()
-        .map_err(super::error::io_in(STEP, "run", &python.executable))?;
     if !ran.ok {
         let (what, mend) = ran.cause();
         return Err(InstallError::Step {

@@ -5,6 +5,7 @@ mod install;
 mod nodes;
 mod show;
 
+use super::models::{self, ModelsArgs};
 use super::targets::{self, BareNumber, TargetArgs};
 use crate::cli::session::print;
 use clap::{Args, Subcommand};
@@ -43,6 +44,8 @@ enum ComfyuiCommand {
     Clean(install::PlaceArgs),
     /// Custom nodes.
     Nodes(nodes::NodesArgs),
+    /// The models that all instances share.
+    Models(ModelsArgs),
 }
 
 /// Does it.
@@ -69,5 +72,6 @@ pub fn run(args: &ComfyuiArgs) -> anyhow::Result<ExitCode> {
         ComfyuiCommand::Rollback(args) => install::rollback(args),
         ComfyuiCommand::Clean(args) => install::clean(args),
         ComfyuiCommand::Nodes(args) => nodes::run(args),
+        ComfyuiCommand::Models(args) => models::run(args),
     }
 }
