@@ -3,6 +3,7 @@
 use super::layout::Layout;
 use super::record::{StepRecord, write_json};
 use crate::sys::fds;
+use crate::sys::files::Readers;
 use nix::sys::socket::{MsgFlags, send};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -191,7 +192,7 @@ impl<'a> Teller<'a> {
         }
         held.1 = Instant::now();
         // It is for people; the next change writes it again.
-        let _ = write_json(&self.layout.state_file(), &held.0);
+        let _ = write_json(&self.layout.state_file(), &held.0, Readers::Anybody);
         if let Some(channel) = &self.channel {
             tell(channel, &held.0);
         }

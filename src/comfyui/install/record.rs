@@ -219,7 +219,8 @@ impl Record {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, build: &Build) -> io::Result<()> {
-        write_json(&build.record(), self)
+        // A list of nodes may hold passwords in its URLs and texts.
+        write_json(&build.record(), self, Readers::Owner)
     }
 
     /// Whether a step is done.
@@ -300,12 +301,12 @@ impl Lock {
         if matches!(Self::read(layout), Ok(Some(known)) if known == *self) {
             return Ok(());
         }
-        write_json(&layout.lock_file(), self)
+        write_json(&layout.lock_file(), self, Readers::Anybody)
     }
 }
 
 /// A file as indented JSON, whole or not at all.
-pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+pub(super) fn write_json(path: &Path, value: &impl Serialize, readers: Readers) -> io::Result<()> {
     let text = serde_json::to_string_pretty(value)? + "\n";
-    files::replace(path, text.as_bytes(), Readers::Anybody)
+    files::replace(path, text.as_bytes(), readers)
 }

@@ -13,6 +13,7 @@ use super::progress::Teller;
 use super::python::{self, Python};
 use super::record::{Lock, Plan, Record, StepRecord, TreeRecord};
 use super::run::{Moving, Options, Outcome, STEPS, activate};
+use crate::core::comfyui::manifest;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -47,6 +48,13 @@ impl<'a> Work<'a> {
                 what: format!("there is no {}", layout.lock_file().display()),
                 mend: "install without --locked once, or bring the file".to_owned(),
             });
+        }
+        let urls = plan.nodes.iter().map(|node| &node.url);
+        for url in urls.chain([&plan.repository]) {
+            // git tells whole URLs in its errors.
+            if let Some(password) = manifest::password_of(url) {
+                teller.hide(password);
+            }
         }
         let (build, mut record) = begun(layout, plan, options)?;
         // Equal plans may still have moved; a plan that has changed is looked at again in all steps but what it shares.

@@ -1,6 +1,7 @@
 //! `fornax comfyui install | status | validate | update | rollback | clean`.
 
 use super::show;
+use crate::cli::machine::models;
 use crate::cli::session::{Told, print};
 use crate::comfyui::install::{
     self as installer, Hardware, InstallError, Layout, Moving, Options, Outcome, Plan,
@@ -138,6 +139,19 @@ pub(super) fn go(
     Ok(ExitCode::SUCCESS)
 }
 
+/// The usual ones, with the models pulled unless that is switched off.
+pub(super) fn options(found: &Found) -> Options<'_> {
+    let mut options = Options::of(&found.machine, found.hardware.clone());
+    if found.machine.pull_models != Some(false) {
+        options.models = Some(Box::new(|teller| {
+            let workspace = found.layout.workspace();
+            let manifest = found.machine.models.as_deref();
+            models::bring(workspace, manifest, &|text| teller.say(text, None))
+        }));
+    }
+    options
+}
+
 /// `install`.
 pub fn install(args: &InstallArgs) -> anyhow::Result<ExitCode> {
     let found = at(&args.place)?;
@@ -145,7 +159,7 @@ pub fn install(args: &InstallArgs) -> anyhow::Result<ExitCode> {
         print("ComfyUI is switched off on this machine (`enabled`); nothing was changed\n");
         return Ok(ExitCode::SUCCESS);
     }
-    let mut options = Options::of(&found.machine, found.hardware.clone());
+    let mut options = options(&found);
     options.fresh = args.fresh;
     options.locked = args.locked;
     go(&found, &args.place, &options)
@@ -154,7 +168,7 @@ pub fn install(args: &InstallArgs) -> anyhow::Result<ExitCode> {
 /// `update`.
 pub fn update(args: &UpdateArgs) -> anyhow::Result<ExitCode> {
     let found = at(&args.place)?;
-    let mut options = Options::of(&found.machine, found.hardware.clone());
+    let mut options = options(&found);
     options.moving = Moving::Everything;
     options.fresh = args.fresh;
     go(&found, &args.place, &options)

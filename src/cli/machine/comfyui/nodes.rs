@@ -1,9 +1,9 @@
 //! `fornax comfyui nodes list | add | remove | update | freeze`.
 
-use super::install::{PlaceArgs, at, go};
+use super::install::{PlaceArgs, at, go, options};
 use super::{edit, show};
 use crate::cli::session::print;
-use crate::comfyui::install::{self as installer, Moving, Options};
+use crate::comfyui::install::{self as installer, Moving};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
@@ -145,7 +145,7 @@ pub fn run(args: &NodesArgs) -> anyhow::Result<ExitCode> {
 
 fn apply(place: &PlaceArgs, moving: Moving) -> anyhow::Result<ExitCode> {
     let found = at(place)?;
-    let mut options = Options::of(&found.machine, found.hardware.clone());
+    let mut options = options(&found);
     options.moving = moving;
     go(&found, place, &options)
 }

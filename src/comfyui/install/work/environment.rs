@@ -133,19 +133,39 @@ impl Work<'_> {
         Err(failure.expect("there is one source at least"))
     }
 
-    /// Versions of the lock file, where nothing is to move.
+    /// Versions of the lock file, where nothing is to move. A lock of another torch or another Python holds nothing, and what the
+    /// settings name themselves is theirs.
     pub(super) fn held_by_lock(&self) -> Vec<String> {
-        let holds = self.options.locked
-            || self.options.moving == Moving::Nothing && self.record.copied_from.is_none();
-        match &self.lock {
-            Some(lock) if holds => lock
-                .packages
-                .iter()
-                .filter(|package| package.contains("==") && !package.contains(" @ "))
-                .cloned()
-                .collect(),
-            _ => Vec::new(),
+        let Some(lock) = &self.lock else {
+            return Vec::new();
+        };
+        let minor = |version: &str| {
+            version
+                .splitn(3, '.')
+                .take(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let wanted = Some(&self.plan.torch_source).filter(|source| *source != "pypi");
+        let fits = lock.torch_index.as_ref() == wanted
+            && self.record.python_version.as_deref().map(minor) == Some(minor(&lock.python));
+        let stays = self.options.moving == Moving::Nothing && self.record.copied_from.is_none();
+        if !self.options.locked && !(fits && stays) {
+            return Vec::new();
         }
+        let named: BTreeSet<String> = self
+            .plan
+            .packages
+            .iter()
+            .filter_map(|text| packages::name_of(text))
+            .collect();
+        let is_free = |pin: &str| packages::name_of(pin).is_some_and(|name| named.contains(&name));
+        lock.packages
+            .iter()
+            .filter(|pin| pin.contains("==") && !pin.contains(" @ "))
+            .filter(|pin| self.options.locked || !is_free(pin))
+            .cloned()
+            .collect()
     }
 
     pub(super) fn hold(&mut self, pins: &[String]) -> Result<(), InstallError> {
