@@ -44,6 +44,7 @@ fn options(root: &Path, targets: Vec<Target>) -> EcosystemOptions {
         fornax_exe: "/opt/fornax/bin/fornax".into(),
         cores: 16,
         known_flags: None,
+        installer: false,
     }
 }
 
@@ -466,6 +467,7 @@ fn the_real_comfyui_takes_the_generated_command_line() {
             .map(str::to_owned)
             .into(),
         known_flags: tree::flags(&workspace),
+        installer: false,
         workspace: workspace.clone(),
         ..options(&root, vec![Target::Cpu(0)])
     };

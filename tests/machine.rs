@@ -89,7 +89,8 @@ fn up_fails_with_the_cause_when_the_http_port_is_busy() {
 #[test]
 fn up_without_a_comfyui_says_that_it_is_not_installed() {
     let home = Home::new();
-    home.run(&["up", "--cpu"]).fails("not_installed");
+    home.run(&["up", "--cpu", "--no-install"])
+        .fails("not_installed");
 }
 
 #[test]
@@ -206,7 +207,8 @@ fn check_names_the_file_the_line_and_the_key() {
 #[test]
 fn what_is_not_installed_is_told_on_http_too() {
     let home = served();
-    home.run(&["up", "--cpu"]).fails("not_installed");
+    home.run(&["up", "--cpu", "--no-install"])
+        .fails("not_installed");
     let (status, body) = home.get("/services/comfyui-gpu0/health");
     assert!(body.contains("\"not_installed\""), "{status} {body}");
 }

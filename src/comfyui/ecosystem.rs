@@ -15,13 +15,17 @@ use super::workspace::Workspace;
 use crate::core::signal::Signal;
 use crate::core::spec::cpus::Cpus;
 use crate::core::spec::fornax::{
-    FornaxBlock, GpuRef, HttpProbe, InstallCheck, Probe, RestartBudget, StopStep, Thresholds,
+    Condition, FornaxBlock, GpuRef, HttpProbe, InstallCheck, Probe, RestartBudget, StopStep,
+    Thresholds,
 };
 use crate::core::spec::monitor::Monitor;
 use crate::core::units::Millis;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+
+/// The app that installs ComfyUI.
+pub const INSTALLER: &str = "comfyui-install";
 
 /// The first port, for GPU 0: ComfyUI's own.
 pub const BASE_PORT: u16 = 8188;
@@ -107,6 +111,8 @@ pub struct EcosystemOptions {
     pub fornax_exe: PathBuf,
     /// Processor cores to share among the instances.
     pub cores: usize,
+    /// Installs ComfyUI before any instance is started, and again whenever the settings ask for something else.
+    pub installer: bool,
     /// The flags that the tree knows ([`tree::flags`]); `None`: all are taken to be known.
     pub known_flags: Option<BTreeSet<String>>,
 }
@@ -173,6 +179,9 @@ pub fn generate(options: &EcosystemOptions) -> Result<Value, EcosystemError> {
     }
     let mut ports = BTreeSet::new();
     let mut apps = Vec::new();
+    if options.installer {
+        apps.push(installer(options)?);
+    }
     for target in &options.targets {
         let wanted = u64::from(options.base_port) + u64::from(target.index());
         let port = u16::try_from(wanted).map_err(|_| EcosystemError::PortRange {
@@ -185,6 +194,30 @@ pub fn generate(options: &EcosystemOptions) -> Result<Value, EcosystemError> {
         apps.push(app(options, target, port)?);
     }
     Ok(json!({ "apps": apps }))
+}
+
+/// The one-shot that installs. With nothing to do it ends within some ten milliseconds.
+fn installer(options: &EcosystemOptions) -> Result<Value, EcosystemError> {
+    let root = options.workspace.root().display().to_string();
+    let mut args = vec!["comfyui", "install", "--workspace", &root];
+    let is_cpu = |target: &Target| matches!(target, Target::Cpu(_));
+    if options.targets.iter().all(is_cpu) {
+        args.push("--cpu");
+    }
+    let fornax = FornaxBlock {
+        kind: Some("one-shot".to_owned()),
+        ..FornaxBlock::default()
+    };
+    Ok(json!({
+        "name": INSTALLER,
+        "script": checked_exe(options)?,
+        "interpreter": "none",
+        "cwd": root,
+        "args": args,
+        "autorestart": false,
+        "merge_logs": true,
+        "fornax": fornax,
+    }))
 }
 
 fn app(options: &EcosystemOptions, target: &Target, port: u16) -> Result<Value, EcosystemError> {
@@ -240,6 +273,10 @@ fn app(options: &EcosystemOptions, target: &Target, port: u16) -> Result<Value, 
             max: MAX_RESTARTS,
             window: Millis::from_secs(600),
         }),
+        depends_on: match options.installer {
+            true => [(INSTALLER.to_owned(), Condition::Completed)].into(),
+            false => BTreeMap::new(),
+        },
         ..FornaxBlock::default()
     };
     Ok(json!({

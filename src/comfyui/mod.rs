@@ -3,6 +3,7 @@
 pub mod client;
 pub mod ecosystem;
 mod files;
+pub mod install;
 pub mod models;
 pub mod simulate;
 pub mod tell;

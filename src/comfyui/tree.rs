@@ -33,11 +33,11 @@ pub enum TreeState {
 pub fn required(workspace: &Workspace) -> Vec<InstallCheck> {
     let tree = workspace.tree();
     let clone = format!(
-        "ComfyUI's tree; get it with: git clone https://github.com/comfyanonymous/ComfyUI {:?}",
+        "ComfyUI's tree; install it with `fornax comfyui install`, or: git clone https://github.com/comfyanonymous/ComfyUI {:?}",
         tree.display().to_string()
     );
     let python = format!(
-        "the Python that runs ComfyUI; make it with: python3 -m venv {:?}, then install the tree's requirements.txt \
+        "the Python that runs ComfyUI; install it with `fornax comfyui install`, or make it with: python3 -m venv {:?}, then install the tree's requirements.txt \
          with it, or give another with --python",
         workspace.root().join("venv").display().to_string()
     );
@@ -78,7 +78,12 @@ pub fn inspect(workspace: &Workspace) -> TreeState {
 /// The flags that this tree's `main.py` knows, read off `comfy/cli_args.py`; `None` if that cannot be read. Flags come and
 /// go between versions, and an unknown one ends the start with a usage error (comfyui-facts 4.11).
 pub fn flags(workspace: &Workspace) -> Option<BTreeSet<String>> {
-    let text = read_limited(&workspace.tree().join("comfy/cli_args.py"), LIMIT).ok()?;
+    flags_of(&workspace.tree())
+}
+
+/// The same of a tree anywhere.
+pub(super) fn flags_of(tree: &Path) -> Option<BTreeSet<String>> {
+    let text = read_limited(&tree.join("comfy/cli_args.py"), LIMIT).ok()?;
     let flags = flags_in(&text);
     (!flags.is_empty()).then_some(flags)
 }
@@ -99,7 +104,8 @@ fn flags_in(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn version(tree: &Path) -> Option<String> {
+/// The version that a tree says it is.
+pub(super) fn version(tree: &Path) -> Option<String> {
     let text = read_limited(&tree.join("comfyui_version.py"), LIMIT).ok()?;
     let line = text.lines().find(|line| line.starts_with("__version__"))?;
     let version = line.split(['"', '\'']).nth(1)?;

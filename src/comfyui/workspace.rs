@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Variables that name the workspace, the strongest first. The second is what existing machines set.
-pub const VARIABLES: [&str; 2] = ["FORNAX_WORKSPACE", "WORKSPACE_PATH"];
+/// Variables that name the workspace, the strongest first. The others are what existing machines set.
+pub const VARIABLES: [&str; 3] = ["FORNAX_WORKSPACE", "WORKSPACE_PATH", "WORKSPACE_DIR"];
 
 /// Taken when nothing is said and it may be written to: where GPU containers mount their volume.
 const COMMON: &str = "/workspace";

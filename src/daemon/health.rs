@@ -8,6 +8,9 @@ use crate::core::restart::{DoneReason, GiveUpReason};
 use crate::core::service::{Dependency, ServiceStatus};
 use crate::core::spec::fornax::Condition;
 
+/// The most that is taken of what an app says of itself, in characters.
+const SAID: usize = 300;
+
 /// `(state, why, completed)`.
 pub fn assess(instance: &Instance, waiting_for: &[Dependency]) -> (ServiceStatus, String, bool) {
     use ServiceStatus::{Healthy, NotConfigured, NotInstalled, Starting, Stopped, Unhealthy};
@@ -32,6 +35,9 @@ pub fn assess(instance: &Instance, waiting_for: &[Dependency]) -> (ServiceStatus
             "waiting for it to say that it is ready".to_owned(),
         ),
         State::Online(run) => match (asked(instance), &instance.probe) {
+            (false, _) if instance.spec.fornax.kind.as_deref() == Some("one-shot") => {
+                told(Starting, at_work(instance, run.pid))
+            }
             (false, _) => told(Healthy, format!("runs as pid {}", run.pid)),
             (true, None) => told(Starting, "its probe has not been answered yet".to_owned()),
             (true, Some((Verdict::Starting, why))) if instance.spec.fornax.monitor.is_some() => {
@@ -144,6 +150,20 @@ fn ended(instance: &Instance, reason: DoneReason) -> (ServiceStatus, String, boo
             format!("failed: {}{}", cause(instance), last_line(instance)),
             false,
         ),
+    }
+}
+
+/// What a one-shot says of itself over its channel (`phase`, `progress`, `message` among its metrics), bounded.
+fn at_work(instance: &Instance, pid: u32) -> String {
+    let said = |name: &str| {
+        let value = instance.axm.monitor.get(name)?.get("value")?.as_str()?;
+        let value: String = value.chars().take(SAID).collect();
+        (!value.is_empty()).then_some(value)
+    };
+    match (said("phase"), said("progress"), said("message")) {
+        (Some(phase), Some(progress), Some(message)) => format!("{phase} ({progress}): {message}"),
+        (_, _, Some(message)) => message,
+        _ => format!("at work (pid {pid})"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::adapters::logs::{Filter, FollowItem, Follower, LogPlane, TailQuery, TailTarget};
 use crate::core::comfyui::imports::Import;
-use crate::core::ids::{Generation, PmId, Stream};
+use crate::core::ids::{PmId, Stream};
 use crate::core::monitor::lines::{Lines, Told};
 use crate::daemon::snapshot::InstanceView;
 use std::collections::HashMap;
@@ -17,7 +17,6 @@ const LINE: usize = 8 << 10;
 pub(super) struct Log {
     follower: Option<Follower>,
     id: PmId,
-    generation: Generation,
     lines: Lines,
     form: Form,
     /// The last line of each stream that was read back.
@@ -52,7 +51,6 @@ impl Log {
         let mut log = Self {
             follower,
             id: view.id,
-            generation: view.generation,
             lines: Lines::default(),
             form,
             read_to: HashMap::new(),
@@ -100,7 +98,8 @@ impl Log {
                 None => self.follower = None,
                 Some(FollowItem::Missed(_)) => {}
                 Some(FollowItem::Lines(batch)) => {
-                    if batch.instance != self.id || batch.generation != self.generation {
+                    // A run's lines are all written before its successor is spawned.
+                    if batch.instance != self.id {
                         continue;
                     }
                     let from = self.read_to.get(&batch.stream).copied().unwrap_or(0);

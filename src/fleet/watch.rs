@@ -2,7 +2,7 @@
 
 use super::book::Book;
 use super::canary::{self, Ran};
-use super::log::{self, Log};
+use super::log;
 use super::view::{CanaryReport, Devices, IncidentKind, LOADED};
 use super::{counters, cure};
 use crate::adapters::runner::RunHandle;
@@ -48,7 +48,7 @@ pub(super) struct Watching {
 }
 
 /// Something that was begun and has ended.
-enum Done {
+pub(super) enum Done {
     Canary(Ran, Vec<(u32, u64)>, Vec<(u32, u64)>),
     Cure(Cure, String),
 }

@@ -270,6 +270,21 @@ fn read_note(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(note)
 }
 
+/// Whether somebody holds the lock at `path`, without taking it. Where the kernel does not show locks, by its note: a lock that
+/// was let go has none.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(file) = options().read(true).open(path) else {
+        return false;
+    };
+    match kernel_holder(&file) {
+        Some(_) => true,
+        None => LockFile::peek(path)
+            .and_then(|note| serde_json::from_slice::<serde_json::Value>(&note).ok())
+            .and_then(|note| u32::try_from(note["pid"].as_u64()?).ok())
+            .is_some_and(|pid| start_time(pid).is_some()),
+    }
+}
+
 /// Who took the `flock` on this file, by `/proc/locks` (proc(5)), if that process still runs: a lock outlives the process
 /// that took it where another has inherited the descriptor. Of another pid namespace the kernel shows 0 or nothing.
 fn kernel_holder(file: &File) -> Option<u32> {

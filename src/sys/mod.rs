@@ -15,6 +15,7 @@ pub mod memory;
 pub mod memory_room;
 pub mod notify;
 pub mod packets;
+pub mod parent;
 pub mod pidfd;
 pub mod private;
 pub mod procfs;

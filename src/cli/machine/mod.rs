@@ -25,6 +25,7 @@ Fornax's own commands:
   status             machine, GPUs and services at a glance
   check FILE         what an ecosystem file's apps come out as, or what is wrong with it
   gpu list           the GPUs, and who owns them
+  comfyui install    install ComfyUI and its custom nodes as fornax.json says; also status, validate, update, rollback, clean, nodes
   comfyui ecosystem  print the ecosystem file of one ComfyUI per GPU
   comfyui models     list, pull, verify, gc: the models that all instances share
   simulate           a server that speaks ComfyUI's HTTP and websocket

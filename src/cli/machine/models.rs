@@ -4,6 +4,7 @@ mod progress;
 
 use crate::cli::render::units;
 use crate::cli::session::print;
+use crate::comfyui::models::event::Step;
 use crate::comfyui::models::gc::{self, Kind, Rubbish};
 use crate::comfyui::models::links::{LinkReport, LinkState};
 use crate::comfyui::models::manifest::Manifest;
@@ -130,6 +131,50 @@ pub fn run(args: &ModelsArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Brings the models of a workspace while ComfyUI is installed: of `manifest`, else of the workspace's own manifests, if there are
+/// any. `tell` hears of each file.
+///
+/// # Errors
+/// In one sentence, what did not come.
+pub fn bring(
+    workspace: &Workspace,
+    manifest: Option<&str>,
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<(), String> {
+    let store = Store::of(workspace);
+    let files = match manifest {
+        Some(name) => vec![workspace.root().join(name)],
+        None => store.default_manifests(),
+    };
+    if files.is_empty() {
+        return Ok(());
+    }
+    let manifest = read(&store, &files).map_err(|error| format!("{error:#}"))?;
+    let hosts = Hosts::from_env(&|name| std::env::var(name).ok());
+    let options = PullOptions::usual(hosts.map_err(|error| error.to_string())?);
+    let report = pull::pull(&store, &manifest, &options, &|file, step| match step {
+        Step::Begin { .. } => tell(file),
+        Step::Bytes {
+            have,
+            total: Some(total),
+        } if total > 0 => tell(&format!("{file} {} %", have.saturating_mul(100) / total)),
+        _ => {}
+    })
+    .map_err(|error| error.whole())?;
+    let missing: Vec<String> = report
+        .files
+        .iter()
+        .filter_map(|file| Some(format!("{}: {}", file.file, file.error.as_ref()?)))
+        .collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "{}; `fornax comfyui models pull` goes on",
+            missing.join("; ")
+        )),
+    }
 }
 
 fn pull(common: &Common, how: &How) -> anyhow::Result<bool> {

@@ -1,8 +1,10 @@
 //! From `--simulate`, `--cpu` and `--gpus` to what ComfyUI is run on.
 
 use crate::comfyui::ecosystem::{self, EcosystemOptions, SimulateSettings, Target};
+use crate::comfyui::install::{self, Layout};
 use crate::comfyui::tree;
 use crate::comfyui::workspace::Workspace;
+use crate::core::machine::{Arguments, Gpus, Machine};
 use crate::gpu::inventory::{Inventory, detect, simulated};
 use crate::gpu::select::{Selection, parse_indices, parse_selection};
 use anyhow::{Context, bail};
@@ -22,9 +24,9 @@ pub struct TargetArgs {
     /// The folder of ComfyUI and everything it needs [env: FORNAX_WORKSPACE, WORKSPACE_PATH; else /workspace].
     #[arg(long, value_name = "DIR")]
     pub workspace: Option<PathBuf>,
-    /// The port of instance 0; instance N gets this plus N.
-    #[arg(long, value_name = "PORT", default_value_t = ecosystem::BASE_PORT, value_parser = clap::value_parser!(u16).range(1..))]
-    pub base_port: u16,
+    /// The port of instance 0; instance N gets this plus N [default: fornax.json's, else 8188].
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub base_port: Option<u16>,
     /// The Python that runs ComfyUI [default: WORKSPACE/venv/bin/python].
     #[arg(long, value_name = "PATH")]
     pub python: Option<PathBuf>,
@@ -38,6 +40,29 @@ pub fn workspace(args: &TargetArgs) -> anyhow::Result<Workspace> {
         Some(python) => workspace.with_python(python, &env)?,
         None => workspace,
     })
+}
+
+/// The machine section of the workspace's settings, with the variables of existing machines.
+pub fn machine(workspace: &Workspace) -> anyhow::Result<Machine> {
+    let env = |name: &str| std::env::var(name).ok();
+    Ok(install::machine(&Layout::new(workspace), &env)?)
+}
+
+impl TargetArgs {
+    /// With what the settings say where the command line is silent; the second is `--gpus`, as indices.
+    pub fn settled(&self, gpus: Option<&str>, machine: &Machine) -> (Self, Option<String>) {
+        let settled = Self {
+            cpu: self.simulate.is_none() && (self.cpu || machine.cpu.unwrap_or(false)),
+            base_port: self.base_port.or(machine.base_port),
+            ..self.clone()
+        };
+        let chosen = match (gpus, self.simulate) {
+            (Some(gpus), _) => Some(gpus.to_owned()),
+            (None, Some(_)) => None,
+            (None, None) => machine.gpus.as_ref().and_then(Gpus::indices),
+        };
+        (settled, chosen)
+    }
 }
 
 /// How a bare number in `--gpus` is meant.
@@ -102,14 +127,21 @@ pub fn ecosystem(
     args: &TargetArgs,
     targets: Vec<Target>,
     workspace: &Workspace,
+    machine: &Machine,
+    installer: bool,
 ) -> anyhow::Result<Value> {
-    let extra = std::env::var("COMFY_ARGS").unwrap_or_default();
+    let extra_args = match &machine.arguments {
+        None => Vec::new(),
+        Some(Arguments::List(list)) => list.clone(),
+        Some(Arguments::Text(text)) => ecosystem::split_words(text)
+            .with_context(|| format!("COMFY_ARGS (`arguments`) has an open quote: {text}"))?,
+    };
     let options = EcosystemOptions {
         workspace: workspace.clone(),
         targets,
-        base_port: args.base_port,
-        extra_args: ecosystem::split_words(&extra)
-            .with_context(|| format!("COMFY_ARGS has an open quote: {extra}"))?,
+        base_port: args.base_port.unwrap_or(ecosystem::BASE_PORT),
+        extra_args,
+        installer,
         simulate: args.simulate.map(|_| SimulateSettings::default()),
         fornax_exe: std::env::current_exe().context("cannot find our own program file")?,
         cores: std::thread::available_parallelism().map_or(1, usize::from),

@@ -2,14 +2,16 @@
 
 use super::progress::{self, Ended};
 use super::targets::{self, BareNumber, TargetArgs};
-use super::{foreground, status};
+use super::{comfyui, foreground, status};
 use crate::cli::cmd::act::Action;
 use crate::cli::cmd::{carry, start};
 use crate::cli::program;
 use crate::cli::session::{Session, Told};
 use crate::cli::signals::Signals;
 use crate::cli::start_context;
-use crate::comfyui::ecosystem::{self, Written};
+use crate::comfyui::ecosystem::{self, INSTALLER, Written};
+use crate::comfyui::install::{self, Layout};
+use crate::comfyui::workspace::Workspace;
 use crate::config::{self, host_for};
 use crate::core::ids::PmId;
 use crate::core::spec::context::Origin;
@@ -34,6 +36,9 @@ pub struct UpArgs {
     /// Stay, show the logs, and stop everything on SIGINT or SIGTERM: for containers.
     #[arg(long)]
     foreground: bool,
+    /// Do not install ComfyUI where it is missing.
+    #[arg(long)]
+    no_install: bool,
     /// Write the ecosystem file anew even if you have edited it.
     #[arg(long)]
     force: bool,
@@ -43,14 +48,18 @@ pub struct UpArgs {
 pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Result<ExitCode> {
     let signals = args.foreground.then(Signals::watch).transpose()?;
     let workspace = targets::workspace(&args.target)?;
-    let chosen = targets::targets(
-        &args.target,
-        args.gpus.as_deref(),
-        BareNumber::Index,
-        &workspace,
-    )?;
+    let machine = targets::machine(&workspace)?;
+    if machine.enabled == Some(false) {
+        bail!(
+            "ComfyUI is switched off on this machine: `enabled` in fornax.json, or ENABLE_COMFYUI"
+        );
+    }
+    let (target, gpus) = args.target.settled(args.gpus.as_deref(), &machine);
+    let chosen = targets::targets(&target, gpus.as_deref(), BareNumber::Index, &workspace)?;
     let slots: Vec<String> = chosen.iter().map(ecosystem::Target::slot).collect();
-    let value = targets::ecosystem(&args.target, chosen, &workspace)?;
+    let installation = installation(args, &target, &workspace)?;
+    let installs = installation != Installation::NotOurs;
+    let value = targets::ecosystem(&target, chosen, &workspace, &machine, installs)?;
     workspace.prepare_dirs(&slots)?;
     let file = workspace.ecosystem_file();
     match ecosystem::write(&workspace, &value, args.force)? {
@@ -59,8 +68,13 @@ pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Re
         Written::Kept { reason } => session.output.warn(&format!("Kept as it is: {reason}")),
     }
     let fresh = session.running_daemon()?.is_none();
-    serve_http(session, args.http.as_deref())?;
-    let names = start_apps(session, &file)?;
+    let said = std::env::var_os("FORNAX_HTTP").is_some_and(|value| !value.is_empty());
+    let http = args.http.as_deref().or(match said {
+        true => None,
+        false => machine.http.as_deref(),
+    });
+    serve_http(session, http)?;
+    let names = start_apps(session, &file, installation)?;
     let stop = || signals.as_ref().is_some_and(Signals::came);
     match progress::wait(session, &names, &stop)? {
         Ended::Ready(services) => {
@@ -83,6 +97,36 @@ pub fn run(session: &mut Session, args: &UpArgs, _rest: &[String]) -> anyhow::Re
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Whether ComfyUI is to be installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Installation {
+    /// It is simulated, made by hand, run by a Python of the operator's, or not to be touched.
+    NotOurs,
+    /// What is wanted is there.
+    Current,
+    /// Something is to be done.
+    Wanted,
+}
+
+fn installation(
+    args: &UpArgs,
+    target: &TargetArgs,
+    workspace: &Workspace,
+) -> anyhow::Result<Installation> {
+    let ours = target.simulate.is_none()
+        && target.python.is_none()
+        && !args.no_install
+        && Layout::new(workspace).is_ours();
+    if !ours {
+        return Ok(Installation::NotOurs);
+    }
+    let found = comfyui::found(workspace, target.cpu)?;
+    Ok(match install::is_current(&found.layout, &found.plan) {
+        Some(_) => Installation::Current,
+        None => Installation::Wanted,
+    })
 }
 
 /// The daemon, with HTTP where it is wanted; a failure to bind ends `up` before anything is started.
@@ -120,8 +164,19 @@ fn serve_http(session: &mut Session, wanted: Option<&str>) -> anyhow::Result<()>
     Ok(())
 }
 
+/// Whether a one-shot is done.
+fn completed(session: &mut Session, name: &str) -> anyhow::Result<bool> {
+    let services = progress::services(session)?;
+    let mut of_name = services.iter().filter(|service| service.name == name);
+    Ok(of_name.all(|service| service.pm2_env.fornax_state.completed))
+}
+
 /// Starts what the file names and does not run yet. What runs is left alone: it may have taken minutes to load.
-fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>> {
+fn start_apps(
+    session: &mut Session,
+    file: &Path,
+    installation: Installation,
+) -> anyhow::Result<Vec<String>> {
     let ecosystem = start::load(session, &file.to_string_lossy())?;
     let context = start_context::gather(session, &program::no_options(), Origin::Config, &[])?;
     let mut confs: Vec<AppConf> = Vec::new();
@@ -159,7 +214,10 @@ fn start_apps(session: &mut Session, file: &Path) -> anyhow::Result<Vec<String>>
             })
             .map(|row| PmId(row.pm_id))
             .collect();
-        if down.is_empty() {
+        let installed = conf.name() == INSTALLER && installation == Installation::Current;
+        if installed && completed(session, INSTALLER)? {
+            session.output.done("ComfyUI is installed as wanted");
+        } else if down.is_empty() {
             session
                 .output
                 .done(&format!("{} runs already; left alone", conf.name()));

@@ -266,6 +266,14 @@ pub fn redacted(url: &str) -> String {
     }
 }
 
+/// The password in a URL, which must not stand in any log.
+pub fn password_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    let user = &rest[..rest[..host_end].rfind('@')?];
+    Some(user.split_once(':').map_or(user, |(_, password)| password))
+}
+
 /// Whether a name may stand for a folder of its own under `custom_nodes`.
 fn is_folder(name: &str) -> bool {
     !name.is_empty()
@@ -361,6 +369,9 @@ mod tests {
         ] {
             assert_eq!(redacted(url), want);
         }
+        assert_eq!(password_of("https://me:secret@h/o/r"), Some("secret"));
+        assert_eq!(password_of("https://token@h/o/r"), Some("token"));
+        assert_eq!(password_of("https://h/o/r@v1"), None);
     }
 
     proptest! {

@@ -66,6 +66,11 @@ pub const FALLBACKS: &[Fallback] = &[
         holds: "`true` takes the short list, `config_nodes_test.json`",
     },
     Fallback {
+        key: "pull_models",
+        variables: &["SKIP_MODEL_DOWNLOAD"],
+        holds: "`true` leaves the models alone",
+    },
+    Fallback {
         key: "http",
         variables: &["HEALTH_PORT", "MACHINE_HEALTH_PORT"],
         holds: "a port, on 127.0.0.1",
@@ -182,6 +187,9 @@ pub fn with_fallbacks(
         nodes: machine
             .nodes
             .or(short.then(|| "config_nodes_test.json".to_owned())),
+        pull_models: machine
+            .pull_models
+            .or(said.is_true("SKIP_MODEL_DOWNLOAD").then_some(false)),
         http: machine
             .http
             .or(http.map(|port| format!("127.0.0.1:{port}"))),

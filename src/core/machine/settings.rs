@@ -68,6 +68,9 @@ pub struct Machine {
     /// The list of models, relative to the workspace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub models: Option<String>,
+    /// `false`: an install leaves the models alone. Default `true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_models: Option<bool>,
     /// Flags for every ComfyUI: a list, or one text that is split as a shell does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Arguments>,
