@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod fleet;
 pub mod gpu;
 pub mod http;
+pub mod jobs;
 pub mod keeper;
 pub mod pm2;
 pub mod serve;

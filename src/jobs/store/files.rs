@@ -1,0 +1,126 @@
+//! Where things lie, and names that cannot lead out of there.
+
+use super::error::StoreError;
+use crate::sys::private;
+use std::path::{Path, PathBuf};
+
+/// The longest name of an output, in bytes.
+const NAME: usize = 200;
+
+/// The store's folders, below one root that is the owner's only.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    root: PathBuf,
+}
+
+impl Folders {
+    /// Below this root.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// SQLite's file.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("jobs.sqlite")
+    }
+
+    /// SQLite's log.
+    pub fn log(&self) -> PathBuf {
+        self.root.join("jobs.sqlite-wal")
+    }
+
+    /// Outputs of a job. `id` is one of ours: a UUID.
+    pub fn outputs(&self, id: &str) -> PathBuf {
+        self.root.join("outputs").join(safe(id))
+    }
+
+    /// Outputs of a job on their way.
+    pub fn arriving(&self, id: &str) -> PathBuf {
+        self.root.join("outputs").join(format!("{}.part", safe(id)))
+    }
+
+    /// Inputs of a job.
+    pub fn inputs(&self, id: &str) -> PathBuf {
+        self.root.join("inputs").join(safe(id))
+    }
+
+    /// Makes them. Blocking.
+    pub fn make(&self) -> Result<(), StoreError> {
+        let failed = |error: std::io::Error| StoreError::io("use", &self.root, &error);
+        private::folder(&self.root).map_err(failed)?;
+        for name in ["outputs", "inputs"] {
+            std::fs::create_dir_all(self.root.join(name)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what there is of a job. Blocking.
+    pub fn remove(&self, id: &str) {
+        for folder in [self.outputs(id), self.arriving(id), self.inputs(id)] {
+            match std::fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(?folder, %error, "cannot remove a job's files");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A name that is one part of a path, on any file system: no separator, no leading dot, no control character, not too long.
+pub(crate) fn safe(name: &str) -> String {
+    let mut out = String::new();
+    for letter in name.chars() {
+        let letter = match letter {
+            '/' | '\\' | '\0' | ':' => '_',
+            letter if letter.is_control() => '_',
+            letter => letter,
+        };
+        if out.len() + letter.len_utf8() > NAME {
+            break;
+        }
+        out.push(letter);
+    }
+    if out.is_empty() || out.starts_with('.') {
+        out.insert(0, '_');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_that_lead_out_do_not() {
+        for (name, want) in [
+            ("pic_00001_.png", "pic_00001_.png"),
+            ("../../etc/passwd", "_.._.._etc_passwd"),
+            ("/etc/passwd", "_etc_passwd"),
+            ("..", "_.."),
+            ("", "_"),
+            ("a\nb", "a_b"),
+            (".hidden", "_.hidden"),
+            ("bär 1.png", "bär 1.png"),
+        ] {
+            assert_eq!(safe(name), want);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_stays_within_its_folder(name in "\\PC{0,300}|[./\\\\a]{0,40}") {
+            let safe = safe(&name);
+            let path = Path::new("/root").join(&safe);
+            prop_assert_eq!(path.parent(), Some(Path::new("/root")));
+            prop_assert_eq!(path.file_name().and_then(|name| name.to_str()), Some(safe.as_str()));
+            prop_assert!(safe.len() <= NAME + 1);
+        }
+    }
+}
