@@ -73,7 +73,7 @@ impl Folders {
 }
 
 /// A name that is one part of a path, on any file system: no separator, no leading dot, no control character, not too long.
-pub(crate) fn safe(name: &str) -> String {
+pub fn safe(name: &str) -> String {
     let mut out = String::new();
     for letter in name.chars() {
         let letter = match letter {

@@ -13,6 +13,7 @@ mod work;
 
 pub use error::StoreError;
 pub use files::Folders;
+pub use files::safe;
 pub use record::{Attempt, Input, Output, Record, Webhook};
 
 use crate::core::job::JobState;
@@ -173,11 +174,6 @@ impl Store {
     /// All that are not settled, oldest first.
     pub async fn unsettled(&self) -> Result<Vec<Record>, StoreError> {
         self.ask(Order::Unsettled).await
-    }
-
-    /// How many there are of each state.
-    pub async fn counts(&self) -> Result<Vec<(String, u64)>, StoreError> {
-        self.ask(Order::Counts).await
     }
 
     /// Webhooks that are due by then, at most so many; and when the next one is.

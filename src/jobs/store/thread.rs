@@ -50,7 +50,6 @@ pub(super) enum Order {
         reply: Answer<Vec<Record>>,
     },
     Unsettled(Answer<Vec<Record>>),
-    Counts(Answer<Vec<(String, u64)>>),
     Hooks {
         by_ms: u64,
         limit: u32,
@@ -192,7 +191,6 @@ fn batch(connection: &Connection, orders: Vec<Order>) -> Vec<Answer<()>> {
                 drop(reply.send(work::list(connection, &states, before_ms, limit)));
             }
             Order::Unsettled(reply) => drop(reply.send(work::unsettled(connection))),
-            Order::Counts(reply) => drop(reply.send(work::counts(connection))),
             Order::Hooks {
                 by_ms,
                 limit,
@@ -241,7 +239,6 @@ fn refuse(order: Order, error: &StoreError) {
         Order::Get { reply, .. } => drop(reply.send(Err(error))),
         Order::List { reply, .. } => drop(reply.send(Err(error))),
         Order::Unsettled(reply) => drop(reply.send(Err(error))),
-        Order::Counts(reply) => drop(reply.send(Err(error))),
         Order::Hooks { reply, .. } => drop(reply.send(Err(error))),
         Order::HookTried { reply, .. } => drop(reply.send(Err(error))),
         Order::Prune { reply, .. } => drop(reply.send(Err(error))),

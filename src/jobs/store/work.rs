@@ -136,20 +136,6 @@ pub(super) fn unsettled(connection: &Connection) -> Done<Vec<Record>> {
         .map_err(failed("list the jobs that are not settled"))
 }
 
-pub(super) fn counts(connection: &Connection) -> Done<Vec<(String, u64)>> {
-    connection
-        .prepare_cached("SELECT state, count(*) FROM jobs GROUP BY state")
-        .and_then(|mut statement| {
-            statement
-                .query_map([], |row| {
-                    let count: i64 = row.get(1)?;
-                    Ok((row.get(0)?, u64::try_from(count).unwrap_or(0)))
-                })?
-                .collect()
-        })
-        .map_err(failed("count jobs"))
-}
-
 pub(super) fn hooks(
     connection: &Connection,
     by_ms: u64,
