@@ -3,6 +3,7 @@
 use fornax::core::keeping;
 use fornax::core::spec::home::Home;
 use fornax::daemon::boot::{self, BootOptions, Servers};
+use fornax::jobs::{self, JobSettings, Jobs};
 use fornax::{cli, fleet, http, keeper, pm2, serve};
 use std::io::Write;
 use std::process::ExitCode;
@@ -97,16 +98,19 @@ fn daemon() -> ExitCode {
             .unwrap_or_else(|| HTTP.to_owned()),
     };
     let (fleet, fleet_server) = fleet::open();
+    let (jobs, jobs_inbox) = Jobs::new(JobSettings::from_env(options.home.root(), env));
+    let jobs_server = jobs.clone();
     let servers = Servers {
         sockets: Box::new(|rpc, events, handle, tasks| {
             Box::pin(pm2::server::serve(rpc, events, handle, tasks))
         }),
         http: Box::new(|handle, address, requests, state| {
-            Box::pin(http::serve(handle, fleet, address, requests, state))
+            Box::pin(http::serve(handle, fleet, jobs, address, requests, state))
         }),
-        others: vec![Box::new(|handle| {
-            Box::pin(fleet::serve(fleet_server, handle))
-        })],
+        others: vec![
+            Box::new(|handle| Box::pin(fleet::serve(fleet_server, handle))),
+            Box::new(|handle| Box::pin(jobs::serve(handle, jobs_server, jobs_inbox))),
+        ],
     };
     match boot::run(options, servers, || say("ready\n")) {
         Ok(()) => ExitCode::SUCCESS,

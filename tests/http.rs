@@ -21,6 +21,7 @@ use fornax::daemon::settings::Settings;
 use fornax::daemon::snapshot::{Snapshot, Usages};
 use fornax::daemon::world::{Needs, World, missing};
 use fornax::http::{HttpOptions, serve_with};
+use fornax::jobs::{JobSettings, Jobs};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs::File;
@@ -236,6 +237,7 @@ impl Rig {
         let serving = tokio::spawn(serve_with(
             handle.clone(),
             fornax::fleet::open().0,
+            Jobs::new(JobSettings::from_env(home.path(), |_| None)).0,
             setup.listen.to_owned(),
             http_inputs,
             http,

@@ -30,6 +30,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "daemon::command",
         ],
     ),
+    (
+        "jobs",
+        &[
+            "core",
+            "sys",
+            "comfyui::client",
+            "daemon::handle",
+            "daemon::snapshot",
+            "daemon::command",
+        ],
+    ),
     ("pm2", SERVERS),
     ("http", SERVERS),
     (
@@ -52,6 +63,7 @@ const SERVERS: &[&str] = &[
     "daemon::reserve",
     "adapters::logs",
     "fleet",
+    "jobs",
 ];
 
 /// What `core` may not name: it does no I/O, knows no clock, and does not throw dice.

@@ -1,11 +1,12 @@
 //! What all requests share, and the table of routes.
 
 use super::problem::Problem;
-use super::{answer, classic, comfyui, gate::Access, health, logs, status};
+use super::{answer, classic, comfyui, gate::Access, health, jobs, logs, status};
 use crate::daemon::handle::Handle;
 use crate::fleet::Fleet;
+use crate::jobs::Jobs;
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::routing::{get, post};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -13,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Logs read back from disk at once; further requests wait a while and are then refused.
 const READERS: usize = 2;
+/// Jobs read at once; each may hold its JSON in memory.
+const INTAKE: usize = 4;
 /// Followers at once; further ones are refused, so that connections are left for everything else.
 const FOLLOWERS: usize = 64;
 
@@ -52,10 +55,14 @@ pub(super) struct App {
     pub handle: Handle,
     /// What runs ComfyUI.
     pub fleet: Fleet,
+    /// Work for ComfyUI.
+    pub jobs: Jobs,
     /// How this machine calls itself.
     pub machine_id: String,
     /// It runs in a container.
     pub container: bool,
+    /// Jobs that are being read.
+    pub intake: Semaphore,
     /// Readers of logs.
     pub readers: Arc<Semaphore>,
     /// Followers of logs.
@@ -64,7 +71,7 @@ pub(super) struct App {
 
 impl App {
     /// Looks at the machine once.
-    pub fn new(handle: Handle, fleet: Fleet, options: &HttpOptions) -> Self {
+    pub fn new(handle: Handle, fleet: Fleet, jobs: Jobs, options: &HttpOptions) -> Self {
         let host = || {
             nix::unistd::gethostname().map_or_else(
                 |_| "unknown".to_owned(),
@@ -75,6 +82,8 @@ impl App {
         Self {
             handle,
             fleet,
+            jobs,
+            intake: Semaphore::new(INTAKE),
             machine_id: options.machine_id.clone().unwrap_or_else(host),
             container: exists("/.dockerenv")
                 || exists("/run/.containerenv")
@@ -108,6 +117,21 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/services", get(status::services))
         .route("/services/{name}/health", get(health::service))
         .route("/services/{name}/logs", get(logs::of_service))
+        .route(
+            "/services/{name}/drain",
+            post(jobs::drain).delete(jobs::undrain),
+        )
+        // How large a body may be is the gate's business.
+        .route(
+            "/jobs",
+            get(jobs::list)
+                .post(jobs::submit)
+                .layer(DefaultBodyLimit::disable()),
+        )
+        .route("/jobs/{id}", get(jobs::one).delete(jobs::cancel))
+        .route("/jobs/{id}/events", get(jobs::of_job))
+        .route("/jobs/{id}/outputs/{name}", get(jobs::output))
+        .route("/events", get(jobs::of_machine))
         .route("/logs", get(logs::of_all))
         .route("/health/comfyui", get(comfyui::summary))
         .route("/health/comfyui/installation", get(comfyui::installed))

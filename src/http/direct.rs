@@ -5,6 +5,7 @@ use super::connection::respond;
 use super::gate::{Gate, Guard};
 use super::token::LazyToken;
 use crate::daemon::handle::Handle;
+use crate::jobs::{JobSettings, Jobs};
 use axum::body::Body;
 use axum::response::Response;
 use hyper::Request;
@@ -22,9 +23,11 @@ pub async fn answer(handle: Handle, options: &HttpOptions, request: Request<Body
         )),
         hosts: options.hosts.clone(),
     };
+    let home = handle.info.home.clone();
     let routes = TowerToHyperService::new(router(Arc::new(App::new(
         handle,
         crate::fleet::open().0,
+        Jobs::new(JobSettings::from_env(&home, |_| None)).0,
         options,
     ))));
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -10,11 +10,12 @@ use super::gate::Access;
 use super::problem::Problem;
 use super::services::{self, Service};
 use super::view;
+use super::wait::Wait;
 use crate::core::service::ServiceStatus;
 use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -129,9 +130,14 @@ pub(super) async fn ready(
 /// `GET /services/{name}/health`.
 pub(super) async fn service(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     name: Result<Path<String>, PathRejection>,
+    uri: Uri,
 ) -> Result<Response, Problem> {
     let wanted = service_name(name)?;
+    if let Some(wait) = Wait::read(&uri)? {
+        wait.until(&app, &caller, &wanted).await?;
+    }
     let found = services::find(&app.handle.snapshot(), &wanted)?;
     let Some(worst) = found.worst() else {
         // A name that is found has an instance.

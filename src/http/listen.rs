@@ -9,6 +9,7 @@ use super::token::LazyToken;
 use crate::daemon::crowd::{Crowd, Place};
 use crate::daemon::handle::{Handle, HttpRequest, HttpState};
 use crate::fleet::Fleet;
+use crate::jobs::Jobs;
 use axum::Router;
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -32,6 +33,7 @@ const BIND_AGAIN: Duration = Duration::from_millis(10);
 pub async fn serve(
     handle: Handle,
     fleet: Fleet,
+    jobs: Jobs,
     wanted: String,
     requests: mpsc::Receiver<HttpRequest>,
     state: watch::Sender<HttpState>,
@@ -39,6 +41,7 @@ pub async fn serve(
     serve_with(
         handle,
         fleet,
+        jobs,
         wanted,
         requests,
         state,
@@ -51,13 +54,14 @@ pub async fn serve(
 pub async fn serve_with(
     handle: Handle,
     fleet: Fleet,
+    jobs: Jobs,
     wanted: String,
     mut requests: mpsc::Receiver<HttpRequest>,
     state: watch::Sender<HttpState>,
     options: HttpOptions,
 ) {
     let shutdown = handle.shutdown.clone();
-    let app = Arc::new(App::new(handle, fleet, &options));
+    let app = Arc::new(App::new(handle, fleet, jobs, &options));
     let mut server = Server {
         routes: router(Arc::clone(&app)),
         app,

@@ -16,6 +16,7 @@ mod event_id;
 mod follow;
 mod gate;
 mod health;
+mod jobs;
 mod listen;
 mod logs;
 mod nearest;
@@ -26,6 +27,7 @@ mod sources;
 mod status;
 mod token;
 mod view;
+mod wait;
 
 pub use app::HttpOptions;
 pub use listen::{serve, serve_with};

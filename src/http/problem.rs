@@ -3,18 +3,25 @@
 use super::answer;
 use super::token::TokenError;
 use crate::adapters::logs::LogError;
+use crate::jobs::{Refused, StoreError};
 use axum::http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// The routes, as an answer lists them.
-pub(super) const ROUTES: [&str; 19] = [
+pub(super) const ROUTES: [&str; 25] = [
     "/health",
     "/ready",
     "/services",
     "/services/{name}/health",
     "/services/{name}/logs",
+    "/services/{name}/drain",
+    "/jobs",
+    "/jobs/{id}",
+    "/jobs/{id}/events",
+    "/jobs/{id}/outputs/{name}",
+    "/events",
     "/logs",
     "/status",
     "/version",
@@ -116,6 +123,37 @@ pub(super) enum Problem {
     /// 503.
     #[error("nothing can be changed over this port: {0}")]
     NoToken(TokenError),
+    /// 400.
+    #[error("the body {0}")]
+    Body(String),
+    /// 404.
+    #[error(
+        "there is no job `{id}`; it may have been forgotten: settled jobs are kept for a while only (FORNAX_JOBS_KEEP)"
+    )]
+    Job {
+        /// What was asked for.
+        id: String,
+    },
+    /// 404.
+    #[error("job {id} has no output `{name}`; GET /jobs/{id} lists what it has")]
+    Output {
+        /// Of which job.
+        id: String,
+        /// What was asked for.
+        name: String,
+    },
+    /// 409, 429, 503 or 507.
+    #[error(transparent)]
+    NotAccepted(#[from] Refused),
+    /// 503 or 507.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// 507.
+    #[error("the files of a job cannot be kept: {0}")]
+    Disk(String),
+    /// 409.
+    #[error("{0}")]
+    Refused(String),
     /// 503.
     #[error("too many requests for logs at once; try again in a second")]
     Busy,
@@ -154,9 +192,29 @@ impl Problem {
             }
             Problem::Service { .. } | Problem::Route { .. } => StatusCode::NOT_FOUND,
             Problem::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Problem::Body(_) => StatusCode::BAD_REQUEST,
+            Problem::Job { .. } | Problem::Output { .. } => StatusCode::NOT_FOUND,
+            Problem::NotAccepted(refused) => match refused {
+                Refused::Full(_) => StatusCode::TOO_MANY_REQUESTS,
+                Refused::OtherJob(_) => StatusCode::CONFLICT,
+                Refused::Store(error) => store_status(error),
+                Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            Problem::Store(error) => store_status(error),
+            Problem::Disk(_) => StatusCode::INSUFFICIENT_STORAGE,
+            Problem::Refused(_) => StatusCode::CONFLICT,
             Problem::Busy | Problem::Logs(_) | Problem::NoToken(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+        }
+    }
+}
+
+fn store_status(error: &StoreError) -> StatusCode {
+    match error {
+        StoreError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        StoreError::Failed { .. } | StoreError::Later { .. } | StoreError::Ended => {
+            StatusCode::SERVICE_UNAVAILABLE
         }
     }
 }
@@ -176,6 +234,7 @@ impl IntoResponse for Problem {
             }
             Problem::Token | Problem::TokenToChange => Some((WWW_AUTHENTICATE, "Bearer")),
             Problem::Busy => Some((RETRY_AFTER, "1")),
+            Problem::NotAccepted(Refused::Full(_)) => Some((RETRY_AFTER, "5")),
             // Where its body ends is not to be guessed, or not to be waited for.
             Problem::Header {
                 name: "transfer-encoding" | "content-length",

@@ -29,6 +29,7 @@ pub(super) fn service(service: &Service, handle: &Handle, now_ms: u64) -> Map<St
         "enabled": fornax.enabled,
         "installed": installed(status),
         "completed": view.service.completed,
+        "draining": view.spec.draining,
         "gpu": fornax.gpu.as_ref().map(|gpu| json!({"index": gpu.index, "uuid": gpu.uuid, "name": gpu.name})),
         "port": fornax.port,
         "endpoint": fornax.port.map(|port| format!("http://127.0.0.1:{port}")),

@@ -172,6 +172,11 @@ impl Jobs {
         &self.settings.folders
     }
 
+    /// The only hosts that webhooks may go to; `None`: any but link-local ones.
+    pub fn webhook_hosts(&self) -> Option<&[String]> {
+        self.settings.webhook_hosts.as_deref()
+    }
+
     /// Whether there is a store: without one there are no jobs, and a question need not make one.
     pub fn has_store(&self) -> bool {
         self.settings.folders.database().exists()

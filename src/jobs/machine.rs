@@ -79,7 +79,7 @@ impl Seen {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             healthy: view.service.status == ServiceStatus::Healthy,
             stopping: view.status != Status::Online,
-            draining: false,
+            draining: view.spec.draining,
             output: output(&view.spec.args, &view.spec.cwd),
         })
     }

@@ -78,6 +78,8 @@ pub struct AppSpec {
     pub autostart: bool,
     /// A PM2 module.
     pub module: bool,
+    /// It finishes the jobs that it has and takes no more ([`DRAINING`]).
+    pub draining: bool,
     /// PM2's `watch`: what it is watched by.
     pub watch: Option<Arc<WatchSpec>>,
     /// PM2's `cron_restart`.
@@ -138,6 +140,10 @@ pub enum SpecError {
         problem: String,
     },
 }
+
+/// The key of an app's configuration that says that it finishes its jobs and takes no more. Set by a person at run time: it
+/// outlives restarts of the app and of the daemon.
+pub const DRAINING: &str = "fornax_draining";
 
 impl AppSpec {
     /// Reads the object that `prepare` carries. Tolerant where PM2 is: a value of an odd type counts as absent.
@@ -212,6 +218,7 @@ impl AppSpec {
             pid_path: text("pm_pid_path").map(PathBuf::from),
             autostart: truth(map, "autostart") != Some(false),
             module: truth(map, "pmx_module") == Some(true),
+            draining: truth(map, DRAINING) == Some(true),
             watch: WatchSpec::from_map(map, &required("pm_cwd")?).map(Arc::new),
             cron: cron(map.get("cron_restart"))?,
             max_memory: memory(map.get("max_memory_restart")),
