@@ -48,6 +48,8 @@ pub(super) struct Machine {
     pub open: bool,
     pub since: Instant,
     pub asked_stats: Option<Instant>,
+    /// Its run is over, since then; whether somebody stopped it. What it sent before may still be on its way to us.
+    pub gone: Option<(Instant, bool)>,
 }
 
 /// What a view says of a ComfyUI that runs; `None` for anything else.
@@ -156,13 +158,14 @@ impl Machine {
             open: false,
             since: Instant::now(),
             asked_stats: None,
+            gone: None,
         }
     }
 
     /// It may be given something.
     pub fn is_placeable(&self) -> bool {
         let heard = self.open || self.since.elapsed() >= super::settings::SOCKET_WITHIN;
-        self.healthy && !self.stopping && heard
+        self.healthy && !self.stopping && heard && self.gone.is_none()
     }
 
     /// Prompts that wait or run there.

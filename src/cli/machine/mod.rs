@@ -6,7 +6,11 @@ pub mod down;
 mod foreground;
 pub mod gpu;
 pub mod models;
+mod http;
+mod job_bar;
+pub mod jobs;
 pub mod progress;
+pub mod run_job;
 pub mod status;
 mod targets;
 pub mod up;
@@ -23,6 +27,10 @@ Fornax's own commands:
   up                 run one ComfyUI per GPU (--simulate N without any GPU), and wait until all are healthy
   down               stop everything and the daemon
   status             machine, GPUs and services at a glance
+  run WORKFLOW       run a ComfyUI workflow as a job, with --set NODE.INPUT=VALUE, and save its outputs to -o DIR
+  jobs               list, show and cancel jobs
+  drain NAME         finish its running job and take no more (--undo: take jobs again)
+  wait NAME          until it is healthy (--timeout 60s)
   check FILE         what an ecosystem file's apps come out as, or what is wrong with it
   gpu list           the GPUs, and who owns them
   comfyui install    install ComfyUI and its custom nodes as fornax.json says; also status, validate, update, rollback, clean, nodes
@@ -52,6 +60,14 @@ enum Command {
     Down(down::DownArgs),
     /// The machine, its GPUs and its services at a glance.
     Status(status::StatusArgs),
+    /// Run a ComfyUI workflow as a job, and save its outputs.
+    Run(Box<run_job::RunArgs>),
+    /// List, show and cancel jobs.
+    Jobs(jobs::JobsArgs),
+    /// Finish the running job of an instance and take no more.
+    Drain(jobs::DrainArgs),
+    /// Wait until services are healthy.
+    Wait(jobs::WaitArgs),
     /// What an ecosystem file's apps come out as, or what is wrong with it.
     Check(check::CheckArgs),
     /// GPUs.
@@ -72,7 +88,16 @@ struct SimulateArgs {
 pub fn is_ours(word: &str) -> bool {
     matches!(
         word,
-        "up" | "down" | "status" | "check" | "gpu" | "comfyui" | "simulate"
+        "up" | "down"
+            | "status"
+            | "run"
+            | "jobs"
+            | "drain"
+            | "wait"
+            | "check"
+            | "gpu"
+            | "comfyui"
+            | "simulate"
     )
 }
 
@@ -91,6 +116,10 @@ pub fn run(words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(&mut plain_session(), &args, rest),
         Command::Down(args) => down::run(&mut plain_session(), &args),
         Command::Status(args) => status::run(&mut plain_session(), &args),
+        Command::Run(args) => run_job::run(&mut plain_session(), &args),
+        Command::Jobs(args) => jobs::run(&mut plain_session(), args),
+        Command::Drain(args) => jobs::drain(&mut plain_session(), &args),
+        Command::Wait(args) => jobs::wait(&mut plain_session(), &args),
         Command::Check(args) => check::run(&plain_session(), &args),
         Command::Gpu(args) => gpu::run(&args),
         Command::Comfyui(args) => comfyui::run(&args),

@@ -254,12 +254,19 @@ impl Engine {
             return;
         }
         self.trouble = None;
-        tracing::info!(
-            job = id,
-            state = record.state().as_str(),
-            attempts = record.job.attempts,
-            "a job is settled"
-        );
+        let (state, attempts) = (record.state(), record.job.attempts);
+        if state == JobState::Done {
+            tracing::debug!(job = id, attempts, "a job is done");
+        } else {
+            let error = record.error.as_deref().unwrap_or_default();
+            tracing::info!(
+                job = id,
+                state = state.as_str(),
+                attempts,
+                error,
+                "a job is settled"
+            );
+        }
         self.tell(&id, What::State(state_news(&record)));
         self.live.remove(&id);
         if record.webhook.is_some() {

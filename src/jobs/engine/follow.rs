@@ -19,6 +19,8 @@ impl Engine {
         if open {
             let id = machine.id;
             self.ask_stats(id);
+        } else if machine.gone.is_some() {
+            self.bury();
         }
     }
 
@@ -227,7 +229,10 @@ impl Engine {
                 // One that was just submitted by a daemon that died may still be on its way.
                 let first = *live.nowhere.get_or_insert_with(Instant::now);
                 let sure = live.taken || first.elapsed() >= LOOK_AGAIN;
-                if let Some((end, _)) = live.giving_up.clone().filter(|_| sure) {
+                if live.succeeded && live.giving_up.is_none() {
+                    // It has said so, and was restarted before it was asked.
+                    self.end_attempt(&id, AttemptEnd::Success, String::new());
+                } else if let Some((end, _)) = live.giving_up.clone().filter(|_| sure) {
                     self.end_attempt(&id, end, "taken back before it began".to_owned());
                 } else if sure {
                     let words = "its instance does not know it any more".to_owned();

@@ -9,6 +9,8 @@ use crate::core::job::{AttemptEnd, JobState};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How long the websocket of a run that is over may take to end.
+const LAST_WORD: Duration = Duration::from_millis(500);
 /// Free memory is asked for no more often.
 const STATS: Duration = Duration::from_secs(10);
 
@@ -29,10 +31,20 @@ impl Engine {
             .collect();
         for id in over {
             let stopped = machine::is_stopped(&snapshot, id);
-            self.run_over(id, stopped);
+            let Some(machine) = self.machines.get_mut(&id) else {
+                continue;
+            };
+            let stopped = stopped || machine.stopping;
+            machine.gone.get_or_insert((Instant::now(), stopped));
+            // With its websocket open, what it said last is heard first.
+            if !machine.open {
+                self.run_over(id);
+            }
         }
         for seen in seen {
             match self.machines.get_mut(&seen.id) {
+                // Its next run is looked at when this one is done with.
+                Some(machine) if machine.gone.is_some() => {}
                 Some(machine) => {
                     machine.healthy = seen.healthy;
                     machine.stopping = seen.stopping;
@@ -42,6 +54,28 @@ impl Engine {
                 None => self.run_begun(seen),
             }
         }
+    }
+
+    /// Runs that are over and have had their last word.
+    pub(super) fn bury(&mut self) {
+        let over: Vec<PmId> = self
+            .machines
+            .values()
+            .filter(|machine| {
+                let late = machine
+                    .gone
+                    .is_some_and(|(since, _)| since.elapsed() >= LAST_WORD);
+                late || (machine.gone.is_some() && !machine.open)
+            })
+            .map(|machine| machine.id)
+            .collect();
+        if over.is_empty() {
+            return;
+        }
+        for id in over {
+            self.run_over(id);
+        }
+        self.look_at_machines();
     }
 
     fn run_begun(&mut self, seen: Seen) {
@@ -54,13 +88,13 @@ impl Engine {
     }
 
     /// A run has ended: what it had is tried elsewhere. Only what it executed may be what it died of.
-    fn run_over(&mut self, id: PmId, stopped: bool) {
+    fn run_over(&mut self, id: PmId) {
         let Some(machine) = self.machines.get_mut(&id) else {
             return;
         };
         machine.link.over.cancel();
-        machine.healthy = false;
-        let stopped = stopped || machine.stopping;
+        let stopped = machine.gone.is_some_and(|(_, stopped)| stopped);
+        machine.gone.get_or_insert((Instant::now(), stopped));
         let how = if stopped { "was stopped" } else { "died" };
         let (name, kept) = (machine.name.clone(), machine.link.output.is_some());
         for prompt_id in std::mem::take(&mut machine.prompts) {

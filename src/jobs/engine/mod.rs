@@ -188,7 +188,7 @@ pub(super) async fn run(
                 }
             }
             Some(request) = requests.recv() => engine.request(request),
-            _ = tick.tick(), if !engine.live.is_empty() => engine.tick(),
+            _ = tick.tick(), if engine.has_work() => engine.tick(),
         }
     }
     for machine in engine.machines.values() {
@@ -198,6 +198,11 @@ pub(super) async fn run(
 }
 
 impl Engine {
+    /// Something may be due.
+    fn has_work(&self) -> bool {
+        !self.live.is_empty() || self.machines.values().any(|machine| machine.gone.is_some())
+    }
+
     /// Runs a task that reports back.
     fn spawn(&self, task: impl Future<Output = Report> + Send + 'static) {
         let reports = self.reports.clone();

@@ -23,6 +23,7 @@ enum Due {
 
 impl Engine {
     pub(super) fn tick(&mut self) {
+        self.bury();
         let due: Vec<(String, Due)> = self
             .live
             .iter()
