@@ -144,19 +144,7 @@ impl Engine {
             return;
         };
         match result {
-            Ok(Inserted::New) => {
-                drop(confirm.send(Ok(Accepted {
-                    record: live.record.clone(),
-                    known: false,
-                })));
-                let attempt = live.attempt().map(|attempt| attempt.prompt_id.clone());
-                self.tell_state(id);
-                match attempt {
-                    Some(prompt_id) => self.deliver(id, &prompt_id),
-                    None => self.queue(id, false),
-                }
-            }
-            Ok(Inserted::Known(known)) => {
+            Ok(Inserted::Known(known)) if known.id != id => {
                 let answer = if known.digest == live.record.digest {
                     Ok(Accepted {
                         record: *known,
@@ -168,6 +156,19 @@ impl Engine {
                 drop(confirm.send(answer));
                 self.forget(id);
                 self.remove_files(id);
+            }
+            // Its own row may be there already: written by an attempt that ended at once.
+            Ok(Inserted::New | Inserted::Known(_)) => {
+                drop(confirm.send(Ok(Accepted {
+                    record: live.record.clone(),
+                    known: false,
+                })));
+                let attempt = live.attempt().map(|attempt| attempt.prompt_id.clone());
+                self.tell_state(id);
+                match attempt {
+                    Some(prompt_id) => self.deliver(id, &prompt_id),
+                    None => self.queue(id, false),
+                }
             }
             Err(error) => {
                 self.store_failed(&error);
@@ -265,10 +266,8 @@ impl Engine {
                     self.look(&attempt.prompt_id);
                 }
                 None => {
-                    let running = self
-                        .live
-                        .get(&id)
-                        .is_some_and(|live| live.record.state() == JobState::Running);
+                    // What it died of nobody saw: a person may have stopped everything.
+                    let running = false;
                     let words = "its instance ended while there was no daemon";
                     self.end_attempt(&id, AttemptEnd::InstanceLost { running }, words.to_owned());
                 }

@@ -16,6 +16,10 @@ impl Engine {
         let Some(live) = self.live.get_mut(id) else {
             return;
         };
+        // One that is not accepted yet is queued when it is.
+        if live.inserting.is_some() {
+            return;
+        }
         live.since = Instant::now();
         let (priority, caller) = (live.record.priority, live.record.caller.clone());
         if again {
