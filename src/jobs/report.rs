@@ -44,7 +44,7 @@ pub(super) enum Report {
     },
     /// A job was looked up in the store for somebody who wants to cancel it.
     Stored {
-        found: Result<Option<Record>, StoreError>,
+        found: Result<Option<Box<Record>>, StoreError>,
         reply: oneshot::Sender<Result<super::handle::Cancelled, StoreError>>,
     },
 }

@@ -48,7 +48,7 @@ pub enum WebhookError {
 pub fn check(url: &str, hosts: Option<&[String]>) -> Result<(), WebhookError> {
     let (host, _, _) = parts(url).ok_or(WebhookError::Url)?;
     let allowed = match hosts {
-        Some(hosts) => hosts.iter().any(|known| *known == host),
+        Some(hosts) => hosts.contains(&host),
         None => host.parse().map_or(true, is_allowed),
     };
     if allowed {

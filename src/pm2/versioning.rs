@@ -58,7 +58,10 @@ fn look(folder: &Path, handle: &Handle) -> Option<Value> {
     let revision = line(&["rev-parse", "HEAD"])?;
     let branch = line(&["rev-parse", "--abbrev-ref", "HEAD"])?;
     let mut comment = git(&["log", "-1", "--format=%B"])?.trim_end().to_owned() + "\n";
-    comment.truncate(comment.floor_char_boundary(MESSAGE));
+    if comment.len() > MESSAGE {
+        let ends = |at: &usize| comment.is_char_boundary(*at);
+        comment.truncate((0..=MESSAGE).rev().find(ends).unwrap_or(0));
+    }
     let remotes: Vec<String> = line(&["remote"])?.lines().map(str::to_owned).collect();
     let remote = remotes
         .iter()

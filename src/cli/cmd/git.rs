@@ -45,7 +45,9 @@ pub fn run(
         }
     });
     let items = session.items(false)?;
-    let meant = |item: &&Value| item["name"] == word || item["pm_id"].to_string() == word;
+    let id = word.parse::<u64>().ok();
+    let meant =
+        |item: &&Value| item["name"] == word || (id.is_some() && item["pm_id"].as_u64() == id);
     let Some(item) = items.iter().find(meant) else {
         let colon = if step == Step::Forward { ":" } else { " :" };
         output.plain_error(&format!("No processes with this name or id{colon} {word}"));

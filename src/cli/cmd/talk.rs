@@ -177,10 +177,11 @@ fn replies(
 /// `pm2 inspect NAME`: Node opens its inspector on SIGUSR1. Anything but Node would end by that signal.
 pub fn inspect(session: &mut Session, word: &str) -> anyhow::Result<()> {
     let items = session.items(false)?;
+    let id = word.parse::<u64>().ok();
     let runs_node = |item: &&Value| {
         let interpreter = item["pm2_env"]["exec_interpreter"].as_str();
         let interpreter = interpreter.unwrap_or_default();
-        (item["name"] == word || item["pm_id"].to_string() == word)
+        (item["name"] == word || (id.is_some() && item["pm_id"].as_u64() == id))
             && matches!(interpreter.rsplit('/').next(), Some("node" | "nodejs"))
             && item["pid"].as_u64().is_some_and(|pid| pid > 0)
     };

@@ -26,13 +26,16 @@ const FULL: u64 = 1 << 20;
 /// What a program that has ended may leave in its pipe is read for so long: something else may hold it open.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// Hears each line.
+type Each<'a> = Box<dyn FnMut(&str) + 'a>;
+
 /// A program to be run.
 pub struct Run<'a> {
     teller: &'a Teller<'a>,
     workspace: &'a Path,
     command: Command,
     limit: Duration,
-    each: Option<Box<dyn FnMut(&str) + 'a>>,
+    each: Option<Each<'a>>,
 }
 
 /// What became of it.

@@ -313,7 +313,7 @@ mod tests {
         let run = |cwd: &Path| {
             let done = Command::new(root.join("venv/bin/python"))
                 .arg(&script)
-                .arg("--x y")
+                .args(["--x", "y"])
                 .current_dir(cwd)
                 .output()
                 .unwrap();

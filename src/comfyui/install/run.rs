@@ -40,6 +40,9 @@ pub enum Moving {
 /// What is called in the step `models`, with a way to tell of it.
 pub type Models<'a> = Box<dyn Fn(&Teller<'_>) -> Result<(), String> + 'a>;
 
+/// Looks up a variable by its name.
+pub type Lookup<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
+
 /// How to install.
 pub struct Options<'a> {
     /// What may move.
@@ -57,7 +60,7 @@ pub struct Options<'a> {
     /// Pulls models, if that is wanted.
     pub models: Option<Models<'a>>,
     /// Looks up variables for templates.
-    pub env: Box<dyn Fn(&str) -> Option<String> + 'a>,
+    pub env: Lookup<'a>,
 }
 
 impl Options<'_> {

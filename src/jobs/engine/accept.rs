@@ -198,7 +198,7 @@ impl Engine {
             let store = self.store.clone();
             self.spawn(async move {
                 Report::Stored {
-                    found: store.get(&id).await,
+                    found: store.get(&id).await.map(|found| found.map(Box::new)),
                     reply,
                 }
             });

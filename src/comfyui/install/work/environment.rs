@@ -150,7 +150,7 @@ impl Work<'_> {
         let fits = lock.torch_index.as_ref() == wanted
             && self.record.python_version.as_deref().map(minor) == Some(minor(&lock.python));
         let stays = self.options.moving == Moving::Nothing && self.record.copied_from.is_none();
-        if !self.options.locked && !(fits && stays) {
+        if !(self.options.locked || fits && stays) {
             return Vec::new();
         }
         let named: BTreeSet<String> = self
