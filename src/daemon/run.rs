@@ -360,7 +360,6 @@ impl<W: World> Daemon<W> {
                 }));
                 instance.exit_code = Some(cause.pm2_code());
                 instance.axm = Arc::default();
-                instance.listens = false;
                 let root = instance.machine.run().map(|run| run.pid);
                 self.written.ended.extend(root);
                 self.world.stop_probe(id);

@@ -23,7 +23,9 @@ impl<W: World> Daemon<W> {
             serves(other) || matches!(other.machine.state, State::Spawning | State::Starting(_))
         };
         let is_worker = instance.spec.workers.is_some();
-        let only_one = instance.listens && !stay.iter().any(|other| other.listens);
+        // What it says of a run that has ended counts no more.
+        let listens = |one: &Instance| one.listens && serves(&one);
+        let only_one = listens(instance) && !stay.iter().copied().any(listens);
         if is_worker && only_one && stay.iter().any(coming) {
             if let Some(instance) = self.table.instances.get_mut(&id) {
                 tracing::info!(target: "pm2", "App name:{} id:{id} leaves once another one listens", instance.spec.name);
