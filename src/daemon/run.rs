@@ -24,7 +24,6 @@ use crate::core::exit::{ExitCause, LastExit};
 use crate::core::ids::PmId;
 use crate::core::instance::{Announcement, Effect, Event};
 use crate::core::pace::Pace;
-use crate::core::probe::Verdict;
 use crate::core::units::Millis;
 use crate::sys::clock;
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 
 use super::book::Book;
 use super::canary::{self, Ran};
-use super::log::{self, Log};
+use super::log;
 use super::view::{CanaryReport, Devices, IncidentKind, LOADED};
 use super::{counters, cure};
 use crate::adapters::runner::RunHandle;

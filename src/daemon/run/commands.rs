@@ -3,6 +3,7 @@
 use super::{Daemon, Until, Waiter};
 use crate::core::ids::PmId;
 use crate::core::instance::{Event, State};
+use crate::core::probe::Verdict;
 use crate::core::spec::app::AppSpec;
 use crate::core::spec::instances::{self, Numbering};
 use crate::daemon::command::{Answer, Command, CommandError};
