@@ -541,7 +541,7 @@ fn bad_input_is_named_and_what_worked_still_works() {
         place.settings(over);
         let ran = place.install().fails(want);
         assert!(!ran.err.contains("Traceback"), "{ran:?}");
-        assert_eq!(place.in_tree("main.py").is_file(), true);
+        assert!(place.in_tree("main.py").is_file());
     }
     place.settings(json!({}));
     place.nodes(json!([{"name": "a", "ulr": "x"}]));
@@ -636,9 +636,8 @@ fn a_full_disk_is_named_and_the_install_goes_on_when_there_is_room() {
         return;
     };
     let small = workspace.to_str().unwrap();
-    for name in ["fornax.json"] {
-        std::fs::copy(place.workspace().join(name), workspace.join(name)).unwrap();
-    }
+    let settings = place.workspace().join("fornax.json");
+    std::fs::copy(&settings, workspace.join("fornax.json")).unwrap();
     let install = ["comfyui", "install", "--cpu", "--workspace", small];
     place
         .home
