@@ -636,8 +636,8 @@ fn a_full_disk_is_named_and_the_install_goes_on_when_there_is_room() {
         return;
     };
     let small = workspace.to_str().unwrap();
-    let settings = "fornax.json";
-    std::fs::copy(place.workspace().join(settings), workspace.join(settings)).unwrap();
+    let settings = place.workspace().join("fornax.json");
+    std::fs::copy(&settings, workspace.join("fornax.json")).unwrap();
     let install = ["comfyui", "install", "--cpu", "--workspace", small];
     place
         .home

@@ -201,16 +201,10 @@ impl Setup<'_> {
         // One by one, so that a bad line does not cost the others, and is named.
         for requirement in requirements.iter().take(LINES) {
             let mut args: Vec<&str> = options.iter().map(String::as_str).collect();
-            args.extend(
-                requirement
-                    .split_whitespace()
-                    .take(match requirement.starts_with('-') {
-                        true => usize::MAX,
-                        false => 0,
-                    }),
-            );
-            if !requirement.starts_with('-') {
-                args.push(requirement);
+            // `-r other.txt` and `-e .` are two words; a requirement may hold blanks.
+            match requirement.starts_with('-') {
+                true => args.extend(requirement.split_whitespace()),
+                false => args.push(requirement),
             }
             let ran = self.packages.install(&args, dir, None).map_err(io)?;
             if !ran.ok {

@@ -143,7 +143,7 @@ pub(super) fn go(
 pub(super) fn options(found: &Found) -> Options<'_> {
     let mut options = Options::of(&found.machine, found.hardware.clone());
     if found.machine.pull_models != Some(false) {
-        options.models = Some(Box::new(|teller| {
+        options.models = Some(Box::new(move |teller| {
             let workspace = found.layout.workspace();
             let manifest = found.machine.models.as_deref();
             models::bring(workspace, manifest, &|text| teller.say(text, None))
