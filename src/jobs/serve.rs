@@ -108,6 +108,11 @@ fn run(daemon: Handle, jobs: Jobs, mut inbox: mpsc::Receiver<Request>, first: Op
 }
 
 async fn prune(store: Store, jobs: Jobs, daemon: Handle) {
+    if let Ok(left) = store.unsettled().await {
+        let ids = left.into_iter().map(|record| record.id).collect();
+        let folders = jobs.settings.folders.clone();
+        drop(tokio::task::spawn_blocking(move || folders.sweep(&ids)).await);
+    }
     loop {
         let gone = match store.prune(jobs.settings.retention(now_ms())).await {
             Ok(gone) => gone,

@@ -15,7 +15,7 @@ impl Engine {
             Request::Submit(job, reply) => self.submit(*job, reply),
             Request::Get(id, reply) => match self.live.get(&id) {
                 // Whoever asked may have gone; so below.
-                Some(live) => drop(reply.send(Ok(Some(live.record.clone())))),
+                Some(live) => drop(reply.send(Ok(Some(live.told())))),
                 None => {
                     let store = self.store.clone();
                     self.tasks
@@ -39,7 +39,7 @@ impl Engine {
                 match self.live.get(&id) {
                     Some(live) => {
                         let past = live.past.after(seq);
-                        let record = live.record.clone();
+                        let record = live.told();
                         drop(reply.send(Ok(Some(Watched {
                             record,
                             past,

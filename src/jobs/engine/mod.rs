@@ -17,7 +17,7 @@ use super::report::Report;
 use super::settings::{JobSettings, TICK};
 use super::store::{Attempt, Record, Store};
 use crate::core::ids::PmId;
-use crate::core::job::AttemptEnd;
+use crate::core::job::{AttemptEnd, JobState};
 use crate::core::placement::WaitingLine;
 use crate::daemon::handle::Handle;
 use serde_json::{Map, Value};
@@ -90,6 +90,15 @@ impl Live {
     fn attempt(&self) -> Option<&Attempt> {
         let out = self.record.state().is_out() && !self.settling;
         self.record.attempts.last().filter(|_| out)
+    }
+
+    /// As it is told: it is not done before that is on disk.
+    fn told(&self) -> Record {
+        let mut record = self.record.clone();
+        if self.settling && record.job.state == JobState::Done {
+            record.job.state = JobState::Fetching;
+        }
+        record
     }
 
     /// What concerned the former attempt only.

@@ -2,10 +2,15 @@
 
 use super::error::StoreError;
 use crate::sys::private;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The longest name of an output, in bytes.
 const NAME: usize = 200;
+
+/// Files that nobody needs stay for so long: they may be on their way.
+const UNTOUCHED: Duration = Duration::from_secs(3600);
 
 /// The store's folders, below one root that is the owner's only.
 #[derive(Debug, Clone)]
@@ -57,6 +62,28 @@ impl Folders {
             std::fs::create_dir_all(self.root.join(name)).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Removes what no job that is not settled (`ids`) needs and has not been touched for an hour: inputs of jobs that never came
+    /// to be, outputs that never arrived. Blocking.
+    pub fn sweep(&self, ids: &HashSet<String>) {
+        for (folder, ending) in [("inputs", ""), ("outputs", ".part")] {
+            let entries = std::fs::read_dir(self.root.join(folder))
+                .into_iter()
+                .flatten();
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let Some(id) = name.strip_suffix(ending) else {
+                    continue;
+                };
+                let touched = entry.metadata().and_then(|data| data.modified());
+                let age = touched.ok().and_then(|at| at.elapsed().ok());
+                if !ids.contains(id) && age.is_some_and(|age| age > UNTOUCHED) {
+                    // What cannot be removed now is met again at the next start.
+                    let _ = std::fs::remove_dir_all(entry.path());
+                }
+            }
+        }
     }
 
     /// Removes what there is of a job. Blocking.

@@ -50,6 +50,7 @@ pub(super) fn insert(connection: &Connection, record: &Record, workflow: &str) -
     Ok(Inserted::New)
 }
 
+/// Late news of a settled job change nothing.
 pub(super) fn put(
     connection: &Connection,
     record: &Record,
@@ -59,7 +60,7 @@ pub(super) fn put(
     connection
         .prepare_cached(
             "INSERT INTO jobs (id, key, state, created_ms, ended_ms, bytes, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
-             ON CONFLICT (id) DO UPDATE SET state = ?3, ended_ms = ?5, bytes = ?6, record = ?7",
+             ON CONFLICT (id) DO UPDATE SET state = ?3, ended_ms = ?5, bytes = ?6, record = ?7 WHERE ended_ms IS NULL",
         )
         .and_then(|mut statement| {
             statement.execute(params![
