@@ -3,10 +3,13 @@
 // The helpers of this test: what they cannot do ends it.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use fornax::config::{self, CheckOptions, ConfigError, SystemHost, schema::ecosystem_schema};
 use fornax::core::spec::normalise::{Host, Origin, StartContext};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use support::Home;
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -348,4 +351,72 @@ fn what_a_javascript_config_prints_does_not_reach_its_apps() {
     let ecosystem = config::load(&write(dir.path(), "e.config.js", text)).unwrap();
     assert_eq!(ecosystem.apps[0].raw["name"], "é\u{2028}");
     assert_eq!(ecosystem.deploy_env("e")["A"], "1");
+}
+
+/// A home in whose PATH there is no node: a shell and what the apps of these tests call.
+fn without_node(bin: &Path) -> Home {
+    for name in ["bash", "sh", "sleep"] {
+        let real = SystemHost
+            .which(name, &std::env::var("PATH").unwrap())
+            .unwrap();
+        std::os::unix::fs::symlink(real, bin.join(name)).unwrap();
+    }
+    Home::with(&[("PATH", bin.to_str().unwrap())])
+}
+
+#[test]
+fn javascript_configs_start_apps_where_there_is_no_node() {
+    let bin = tempfile::tempdir().unwrap();
+    let home = without_node(bin.path());
+    home.app("run.sh", "exec sleep 600\n");
+    home.app("lib.js", "exports.name = (word) => `${word}-by-engine`\n");
+    home.app(
+        "e.config.js",
+        "console.log('noise of the config')\nprocess.stdout.write('more noise\\n')\nprocess.env.SET_BY_CONFIG = 1\n\
+         module.exports = { apps: [{ script: 'run.sh', name: require('./lib').name(process.argv[2]), env: { HERE: __dirname === process.cwd() } }] }\n",
+    );
+    let ran = home.run(&["start", "e.config.js"]).ok();
+    assert!(
+        !ran.out.contains("noise")
+            && ran.err.contains("noise of the config")
+            && ran.err.contains("more noise"),
+        "{ran:#?}"
+    );
+    let item = home.until_status("start-by-engine", "online");
+    assert_eq!(item["pm2_env"]["env"]["SET_BY_CONFIG"], "1");
+    assert_eq!(item["pm2_env"]["env"]["HERE"], true);
+    home.app("m.config.mjs", "import { name } from './lib.js'\nexport default { apps: [{ script: 'run.sh', name: name('esm') }] }\n");
+    home.run(&["start", "m.config.mjs"]).ok();
+    home.until_status("esm-by-engine", "online");
+    home.app(
+        "computed.json",
+        "{apps: [{script: 'run.sh', name: ['a', 'b'].join('+')}]}\n",
+    );
+    home.run(&["start", "computed.json"]).ok();
+    home.until_status("a+b", "online");
+}
+
+#[test]
+fn check_shows_what_an_evaluated_config_comes_to_or_where_it_is_wrong() {
+    let bin = tempfile::tempdir().unwrap();
+    let home = without_node(bin.path());
+    home.app("run.sh", "exec sleep 600\n");
+    home.app(
+        "e.config.js",
+        "console.log('noise')\nmodule.exports = [{ script: 'run.sh', kill_timeout: 1000 * 3 }]\n",
+    );
+    let ran = home.run(&["check", "e.config.js", "--json"]).ok();
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        report["apps"][0]["conf"]["kill_timeout"], 3000,
+        "{report:#}"
+    );
+    home.app(
+        "bad.config.js",
+        "const cp = require('child_process')\n\nconst v = cp.execSync('date')\n",
+    );
+    home.run(&["check", "bad.config.js"])
+        .fails("bad.config.js:3")
+        .fails("child_process.execSync is not in the JavaScript engine built into fornax")
+        .fails("there is no `node` in PATH");
 }

@@ -10,7 +10,7 @@
 
 mod support;
 
-use fornax::config::{self, SystemHost};
+use fornax::config::{self, Evaluator, SystemHost};
 use fornax::core::spec::context::Host;
 use fornax::core::spec::normalise::{self, Origin, StartContext};
 use serde_json::{Map, Value, json};
@@ -109,6 +109,7 @@ impl Case {
         let apps = if is_file {
             match config::load(&self.app().join(&start[0])) {
                 Ok(ecosystem) => {
+                    ecosystem.change_env(&mut context.env);
                     context.deploy_env = context
                         .env_name
                         .as_ref()
@@ -213,6 +214,47 @@ fn what_we_send_to_the_daemon_is_what_pm2_sends() {
             std::fs::write(&case.file, format!("{:#}\n", case.fixture)).unwrap();
         }
     }
+    assert!(differences.is_empty(), "\n{}", differences.join("\n"));
+}
+
+/// Whether the fixture's config is JavaScript proper.
+fn is_javascript(case: &Case) -> bool {
+    let start = &case.start()[0];
+    config::is_config_file(start) && config::Format::of(start) == config::Format::JavaScript
+}
+
+#[test]
+fn the_engine_of_ours_comes_to_what_node_comes_to() {
+    if !pm2_client::node_is_here() {
+        println!("not compared, for there is no node");
+        return;
+    }
+    let (mut compared, mut differences) = (0, Vec::new());
+    for file in fixtures() {
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        let case = Case::lay_out(file);
+        if !is_javascript(&case) {
+            continue;
+        }
+        let path = case.app().join(&case.start()[0]);
+        let by = |who| config::evaluate_by(who, &path, config::MAX_BYTES);
+        let (node, ours) = (by(Evaluator::Node), by(Evaluator::Embedded));
+        compared += 1;
+        match (node, ours) {
+            (Ok(node), Ok(ours)) if node == ours => {}
+            (Err(node), Err(ours)) => {
+                let (node, ours) = (node.into_problem(), ours.into_problem());
+                // Syntax errors are seen at other places by other parsers; the line of what is thrown is a fact.
+                if !node.what.starts_with("SyntaxError") && node.line != ours.line {
+                    differences.push(format!("{name}: node says {node}, the engine {ours}"));
+                }
+            }
+            (node, ours) => differences.push(format!(
+                "{name}: node comes to {node:?}, the engine to {ours:?}"
+            )),
+        }
+    }
+    assert!(compared >= 25, "only {compared} configs were compared");
     assert!(differences.is_empty(), "\n{}", differences.join("\n"));
 }
 

@@ -58,6 +58,7 @@ pub fn check(path: &Path, options: &CheckOptions) -> CheckReport {
 fn checked(file: String, ecosystem: &Ecosystem, options: &CheckOptions) -> CheckReport {
     let mut context = options.context.clone();
     context.origin = Origin::Config;
+    ecosystem.change_env(&mut context.env);
     if let Some(env) = &context.env_name {
         context.deploy_env = ecosystem.deploy_env(env);
     }

@@ -28,9 +28,6 @@ pub enum ConfigError {
         /// The limit.
         max: u64,
     },
-    /// A JavaScript file, and no Node to evaluate it.
-    #[error("{}: is JavaScript, and there is no `node` in PATH to evaluate it; install Node.js, or write it as ecosystem.json", .0.display())]
-    NodeMissing(PathBuf),
     /// Node could not be run, or did not end.
     #[error("{}: could not be evaluated by node; see that it ends by itself and exports its apps", path.display())]
     Node {
@@ -64,11 +61,6 @@ impl ConfigError {
                 path,
                 format!("holds {bytes} bytes, more than {max}"),
                 "name the right file, or split it",
-            ),
-            ConfigError::NodeMissing(path) => (
-                path,
-                "is JavaScript, and there is no `node` in PATH".to_string(),
-                "install Node.js, or write it as ecosystem.json",
             ),
             ConfigError::Node { path, source } => (
                 path,

@@ -1,10 +1,11 @@
-//! JavaScript configs, evaluated by the machine's own `node`: its exports come back as JSON.
+//! JavaScript configs, evaluated by the machine's own `node`, and where there is none by the engine of ours: the exports come back as JSON.
 
+use super::engine;
 use super::error::{ConfigError, Problem};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -12,11 +13,15 @@ use std::time::Duration;
 /// How long a config may take to be evaluated.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What node runs. `process.argv[1]` is the file, or empty when an expression comes on stdin; `[2]` is a mark that no
-/// output of the config can contain by chance. The config's own output goes to stderr. A file is imported, so that
+/// What node runs. It is told the file, or nothing when an expression comes on stdin, a mark that no
+/// output of the config can contain by chance, and our own command line, which a config sees as PM2's. The config's own output goes to stderr. A file is imported, so that
 /// CommonJS, ES modules and `export default` all work; what CommonJS exports stands whole under `default` only.
 const EVALUATOR: &str = r"
-const [, file, mark] = process.argv;
+const [, file, mark, words] = process.argv;
+process.argv = [process.execPath, ...JSON.parse(words)];
+const before = { ...process.env };
+const changes = () => Object.fromEntries([...new Set([...Object.keys(before), ...Object.keys(process.env)])]
+  .filter((name) => before[name] !== process.env[name]).map((name) => [name, process.env[name] ?? null]));
 const fs = require('fs'), url = require('url'), vm = require('vm');
 process.stdout.write = process.stderr.write.bind(process.stderr);
 const answer = (body) => {
@@ -49,10 +54,20 @@ const unwrap = (exports) => {
 };
 const read = () => vm.runInThisContext('(' + fs.readFileSync(0, 'utf8') + '\n)');
 const config = file === '' ? Promise.resolve().then(read) : import(url.pathToFileURL(file).href).then(unwrap);
-config.then((config) => answer({ config })).catch(fail);
+config.then((config) => answer({ config, env: changes() })).catch(fail);
 ";
 
-/// What the evaluator answers.
+/// What a config comes to.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Evaluated {
+    /// What it exports.
+    pub config: Value,
+    /// The variables of its process that it has set, or with `null` removed: `dotenv` does so, and PM2's apps inherit them.
+    #[serde(default)]
+    pub env: Map<String, Value>,
+}
+
+/// What node answers.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
@@ -61,51 +76,138 @@ enum Answer {
         line: Option<u32>,
         column: Option<u32>,
     },
-    Done {
-        config: Value,
-    },
+    Done(Evaluated),
     Nothing {},
 }
 
-/// Evaluates `path` and returns what it exports. Takes at most 30 s and `max` bytes. What the config prints goes to our
-/// stderr. Blocks.
-pub fn evaluate(name: &str, path: &Path, max: u64) -> Result<Value, ConfigError> {
-    let path = std::path::absolute(path).map_err(|source| ConfigError::Unreadable {
-        path: path.into(),
-        source,
-    })?;
-    run(name, &path.to_string_lossy(), "", max)
+/// Who evaluates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evaluator {
+    /// `node` of `PATH`.
+    Node,
+    /// The engine that is built in.
+    Embedded,
+}
+
+/// Evaluates `path` and returns what it exports: by node, or where there is none by the engine that is built in. Takes at most
+/// 30 s and `max` bytes. What the config prints goes to our stderr. Blocks.
+pub(super) fn evaluate(name: &str, path: &Path, max: u64) -> Result<Evaluated, ConfigError> {
+    let path = absolute(path)?;
+    match by_node(name, &path.to_string_lossy(), "", max) {
+        Some(outcome) => outcome,
+        None => by_engine(name, engine::Source::File(&path), max),
+    }
+}
+
+/// [`evaluate`] by one of the two, to be compared with the other. A `node` that is not there is an error.
+///
+/// # Errors
+/// As of a config file that cannot be loaded.
+pub fn evaluate_by(evaluator: Evaluator, path: &Path, max: u64) -> Result<Evaluated, ConfigError> {
+    let (name, path) = (path.display().to_string(), absolute(path)?);
+    match evaluator {
+        Evaluator::Node => by_node(&name, &path.to_string_lossy(), "", max).unwrap_or_else(|| {
+            Err(ConfigError::Node {
+                path: path.clone(),
+                source: io::ErrorKind::NotFound.into(),
+            })
+        }),
+        Evaluator::Embedded => by_engine(&name, engine::Source::File(&path), max),
+    }
 }
 
 /// Evaluates `text` as one JavaScript expression, as PM2 does with every `.json`: `process.env.X` and sums work. Limits as
 /// of [`evaluate`].
-pub fn evaluate_expression(name: &str, text: &str, max: u64) -> Result<Value, ConfigError> {
-    run(name, "", text, max)
+pub(super) fn evaluate_expression(
+    name: &str,
+    text: &str,
+    max: u64,
+) -> Result<Evaluated, ConfigError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    by_node(name, "", text, max)
+        .unwrap_or_else(|| by_engine(name, engine::Source::Expression(text), max))
 }
 
-fn run(name: &str, file: &str, stdin: &str, max: u64) -> Result<Value, ConfigError> {
+fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|source| ConfigError::Unreadable {
+        path: path.into(),
+        source,
+    })
+}
+
+/// What the user typed: a config sees it behind `node`, as PM2's sees PM2's.
+fn words() -> Vec<String> {
+    std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect()
+}
+
+fn by_engine(name: &str, source: engine::Source<'_>, max: u64) -> Result<Evaluated, ConfigError> {
+    let argv: Vec<String> = std::iter::once("/usr/bin/node".to_owned())
+        .chain(words())
+        .collect();
+    let wrong = |what: String, line, column, mend: &str| malformed(name, what, line, column, mend);
+    match engine::evaluate(source, &argv, PATIENCE) {
+        Ok(text) if text.len() as u64 > max => Err(wrong(
+            format!("comes to more than {max} bytes"),
+            None,
+            None,
+            "export less",
+        )),
+        Ok(text) => match serde_json::from_str(&text) {
+            Ok(Answer::Done(evaluated)) => Ok(evaluated),
+            Ok(_) | Err(_) => Err(nothing(name)),
+        },
+        Err(engine::Failure { what, line, column }) => Err(wrong(
+            what,
+            line,
+            column,
+            "mend it there (there is no `node` in PATH, so the engine of fornax has evaluated it)",
+        )),
+    }
+}
+
+/// `None`: there is no node.
+fn by_node(
+    name: &str,
+    file: &str,
+    stdin: &str,
+    max: u64,
+) -> Option<Result<Evaluated, ConfigError>> {
     let mark = format!("fornax-{}:", uuid::Uuid::new_v4());
+    let words = serde_json::Value::from(words()).to_string();
     let child = Command::new("node")
-        .args(["--input-type=commonjs", "-e", EVALUATOR, "--", file, &mark])
+        .args([
+            "--input-type=commonjs",
+            "-e",
+            EVALUATOR,
+            "--",
+            file,
+            &mark,
+            &words,
+        ])
         .stdin(if stdin.is_empty() {
             Stdio::null()
         } else {
             Stdio::piped()
         })
         .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => ConfigError::NodeMissing(name.into()),
-            _ => ConfigError::Node {
-                path: name.into(),
-                source,
-            },
-        })?;
-    let output = converse(child, stdin, max).map_err(|source| ConfigError::Node {
+        .spawn();
+    let failed = |source| ConfigError::Node {
         path: name.into(),
         source,
-    })?;
-    let text = String::from_utf8_lossy(&output);
+    };
+    let output = match child {
+        Ok(child) => converse(child, stdin, max).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => Err(failed(error)),
+    };
+    Some(output.and_then(|output| answer(name, &mark, &output)))
+}
+
+/// What node has answered.
+fn answer(name: &str, mark: &str, output: &[u8]) -> Result<Evaluated, ConfigError> {
+    let text = String::from_utf8_lossy(output);
     let (noise, body) = text
         .rsplit_once(&format!("\n{mark}"))
         .unwrap_or((&text, "{}"));
@@ -113,26 +215,42 @@ fn run(name: &str, file: &str, stdin: &str, max: u64) -> Result<Value, ConfigErr
         // What the config's own child processes wrote; if stderr is closed there is nobody to tell.
         let _ = io::stderr().write_all(noise.as_bytes());
     }
-    let (what, line, column, mend) = match serde_json::from_str(body) {
-        Ok(Answer::Done { config }) => return Ok(config),
+    match serde_json::from_str(body) {
+        Ok(Answer::Done(evaluated)) => Ok(evaluated),
         Ok(Answer::Failed {
             error,
             line,
             column,
-        }) => (
+        }) => Err(malformed(
+            name,
             error,
             line,
             column,
             "mend it there; `node` on the file shows the same",
-        ),
-        Ok(Answer::Nothing {}) | Err(_) => (
-            "exports nothing that is JSON".to_string(),
-            None,
-            None,
-            "end it with `module.exports = { apps: [ … ] }`",
-        ),
-    };
-    Err(ConfigError::Malformed(Box::new(Problem {
+        )),
+        Ok(Answer::Nothing {}) | Err(_) => Err(nothing(name)),
+    }
+}
+
+fn nothing(name: &str) -> ConfigError {
+    let what = "exports nothing that is JSON".to_owned();
+    malformed(
+        name,
+        what,
+        None,
+        None,
+        "end it with `module.exports = { apps: [ … ] }`",
+    )
+}
+
+fn malformed(
+    name: &str,
+    what: String,
+    line: Option<u32>,
+    column: Option<u32>,
+    mend: &str,
+) -> ConfigError {
+    ConfigError::Malformed(Box::new(Problem {
         file: name.to_string(),
         line,
         column,
@@ -140,7 +258,7 @@ fn run(name: &str, file: &str, stdin: &str, max: u64) -> Result<Value, ConfigErr
         what,
         mend: mend.to_string(),
         pm2: Some(format!("File {name} malformated")),
-    })))
+    }))
 }
 
 /// Hands the child its stdin, waits for it to end and returns its stdout; kills it when it takes too long or writes too

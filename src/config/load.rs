@@ -20,7 +20,7 @@ pub enum Format {
     Json,
     /// YAML 1.2.
     Yaml,
-    /// JavaScript, evaluated by node.
+    /// JavaScript, evaluated by node or by the engine that is built in.
     JavaScript,
 }
 
@@ -49,6 +49,8 @@ pub struct Ecosystem {
     pub deploy: Option<Map<String, Value>>,
     /// Its `static` list: folders to be served by PM2's static server.
     pub statics: Vec<Value>,
+    /// Variables that the config has set in its own process, `null` for one that it has removed: its apps inherit them.
+    pub env: Map<String, Value>,
     /// The file itself.
     pub source: Source,
 }
@@ -85,6 +87,18 @@ impl Ecosystem {
             .as_ref()
             .and_then(|deploy| deploy.get(env)?.get("env")?.as_object());
         block.cloned().unwrap_or_default()
+    }
+}
+
+impl Ecosystem {
+    /// Does to an environment what the config has done to its own.
+    pub fn change_env(&self, env: &mut Map<String, Value>) {
+        for (name, value) in &self.env {
+            match value {
+                Value::Null => drop(env.shift_remove(name)),
+                value => drop(env.insert(name.clone(), value.clone())),
+            }
+        }
     }
 }
 
@@ -132,22 +146,29 @@ pub fn load(path: &Path) -> Result<Ecosystem, ConfigError> {
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     match Format::of(&file_name) {
         Format::JavaScript => {
-            let value = js::evaluate(&name, path, MAX_BYTES)?;
-            placed(&name, value, Positions::default())
+            let evaluated = js::evaluate(&name, path, MAX_BYTES)?;
+            let env = evaluated.env;
+            Ok(Ecosystem {
+                env,
+                ..placed(&name, evaluated.config, Positions::default())?
+            })
         }
         format => parse(&name, &String::from_utf8_lossy(&text), format),
     }
 }
 
-/// Reads an ecosystem from text, such as stdin's. What is no lenient JSON is tried as a JavaScript expression, where there
-/// is a node to evaluate it; if it is none either, the error is the JSON parser's.
+/// Reads an ecosystem from text, such as stdin's. What is no lenient JSON is tried as a JavaScript expression;
+/// if it is none either, the error is the JSON parser's.
 pub fn parse(name: &str, text: &str, format: Format) -> Result<Ecosystem, ConfigError> {
     let (value, positions) = data(name, text, format).or_else(|error| {
         if format == Format::Yaml {
             return Err(error);
         }
-        let value = js::evaluate_expression(name, text, MAX_BYTES).map_err(|_| error)?;
-        Ok((value, Positions::of_json(text).unwrap_or_default()))
+        let evaluated = js::evaluate_expression(name, text, MAX_BYTES).map_err(|_| error)?;
+        Ok((
+            evaluated.config,
+            Positions::of_json(text).unwrap_or_default(),
+        ))
     })?;
     placed(name, value, positions)
 }
@@ -181,6 +202,7 @@ fn ecosystem(mut value: Value, source: Source) -> Result<Ecosystem, ConfigError>
                 apps,
                 deploy: None,
                 statics: Vec::new(),
+                env: Map::new(),
                 source,
             });
         }
@@ -224,6 +246,7 @@ fn ecosystem(mut value: Value, source: Source) -> Result<Ecosystem, ConfigError>
         apps,
         deploy,
         statics,
+        env: Map::new(),
         source,
     })
 }

@@ -178,7 +178,8 @@ pub fn ecosystem(
     ecosystem: &Ecosystem,
     action: Action,
 ) -> anyhow::Result<()> {
-    let context = start_context::gather(session, matches, Origin::Config, &[])?;
+    let mut context = start_context::gather(session, matches, Origin::Config, &[])?;
+    ecosystem.change_env(&mut context.env);
     let only = only(matches);
     let mut confs = Vec::new();
     let mut failed = false;
