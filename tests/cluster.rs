@@ -417,7 +417,7 @@ fn a_reload_is_told_as_pm2_tells_it() {
     assert_eq!(
         told,
         [
-            json!(["online", 0, "online", 1]),
+            json!(["online", 0, "launching", 1]),
             json!(["exit", "_old_0", "stopping", 0]),
             json!(["exit", "_old_0", "stopped", 0]),
             json!(["reload", 0, "online", 1]),

@@ -1320,6 +1320,7 @@ fn reload(id: u32) -> Command {
     Command::Reload {
         id: PmId(id),
         env: Map::new(),
+        by_message: false,
     }
 }
 
@@ -1391,7 +1392,13 @@ async fn a_successor_that_fails_is_taken_back() {
     let rig = Rig::new(&[("web", Life::default())]);
     let old = worker(&rig, json!({"env": {"A": "old"}})).await;
     let env = Map::from_iter([("A".to_owned(), json!("new"))]);
-    let answer = rig.send(Command::Reload { id: PmId(0), env }).await;
+    let answer = rig
+        .send(Command::Reload {
+            id: PmId(0),
+            env,
+            by_message: false,
+        })
+        .await;
     pass(100).await;
     let new = latest(&rig);
     rig.fake.end(PmId(0), new, ExitCause::Code(7));

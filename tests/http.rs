@@ -224,6 +224,7 @@ impl Rig {
             settings,
             http: http_seen,
             http_requests,
+            mourner: Arc::default(),
             succession: Arc::default(),
             info: Arc::new(DaemonInfo {
                 pid: std::process::id(),

@@ -7,9 +7,9 @@ mod support;
 use fornax::cli::render::ProcRow;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
+use support::raw_rpc::Raw;
 use support::{Home, eventually};
 
 const LOOP: &str = "#!/bin/bash\nwhile read -r line; do echo \"got $line\"; done < /dev/stdin\nwhile true; do sleep 0.05; done\n";
@@ -37,69 +37,6 @@ fn assert_brief(brief: &Value, whole: &Value) {
     }
 }
 
-/// A connection that writes frames by hand, so that a fault of our own client cannot hide one of the server's.
-struct Raw(UnixStream);
-
-impl Raw {
-    fn connect(home: &Home) -> Self {
-        let stream = UnixStream::connect(home.root().join("rpc.sock")).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
-        Self(stream)
-    }
-
-    fn send(&mut self, parts: &[&[u8]]) {
-        let mut bytes = vec![0x10 | u8::try_from(parts.len()).unwrap()];
-        for part in parts {
-            bytes.extend(u32::try_from(part.len()).unwrap().to_be_bytes());
-            bytes.extend_from_slice(part);
-        }
-        self.0.write_all(&bytes).unwrap();
-    }
-
-    fn receive(&mut self) -> (Value, Vec<u8>) {
-        let mut meta = [0];
-        self.0.read_exact(&mut meta).unwrap();
-        assert_eq!(meta[0], 0x12);
-        let mut part = || {
-            let mut length = [0; 4];
-            self.0.read_exact(&mut length).unwrap();
-            let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
-            self.0.read_exact(&mut bytes).unwrap();
-            bytes
-        };
-        let (body, id) = (part(), part());
-        let body = body.strip_prefix(b"j:").expect("JSON");
-        (serde_json::from_slice(body).unwrap(), id)
-    }
-
-    fn ask(&mut self, call: &Value) -> Value {
-        self.send(&[format!("j:{call}").as_bytes(), b"s:1:0"]);
-        let (body, id) = self.receive();
-        assert_eq!(id, b"s:1:0");
-        body
-    }
-
-    fn call(&mut self, method: &str, args: Value) -> Value {
-        self.ask(&json!({"type": "call", "method": method, "args": args}))
-    }
-
-    fn result(&mut self, method: &str, args: Value) -> Value {
-        let reply = self.call(method, args);
-        assert!(reply.get("error").is_none(), "{method}: {reply}");
-        reply["args"][0].clone()
-    }
-
-    fn error(&mut self, method: &str, args: Value) -> String {
-        let reply = self.call(method, args);
-        let words = reply["error"].as_str();
-        words
-            .unwrap_or_else(|| panic!("{method}: {reply}"))
-            .to_owned()
-    }
-}
-
 fn conf(home: &Home, name: &str) -> Value {
     let app = home.app("app.sh", LOOP);
     let file = |ending: &str| home.apps().join(format!("{name}{ending}"));
@@ -114,7 +51,7 @@ fn conf(home: &Home, name: &str) -> Value {
 fn every_method_answers_in_pm2s_shape() {
     let home = Home::new();
     home.run(&["ping"]).ok();
-    let mut rpc = Raw::connect(&home);
+    let mut rpc = Raw::connect(&home.root());
     assert_eq!(rpc.result("ping", json!([{}])), json!({"msg": "pong"}));
     assert_eq!(rpc.result("getVersion", json!([{}])), "7.0.4");
     let report = rpc.result("getReport", json!([{}]));
@@ -160,10 +97,6 @@ fn every_method_answers_in_pm2s_shape() {
     assert_eq!(
         rpc.result("sendDataToProcessId", json!([packet])),
         json!({"success": true, "data": packet})
-    );
-    assert_eq!(
-        rpc.result("msgProcess", json!([{"id": 0, "msg": "x"}])),
-        json!({"process_count": 1, "success": true})
     );
     for (method, key) in [
         ("sendSignalToProcessId", "process_id"),
@@ -215,10 +148,11 @@ fn every_method_answers_in_pm2s_shape() {
         rpc.result("stopProcessId", json!([0]))["pm2_env"]["status"],
         "stopped"
     );
-    assert_eq!(
-        rpc.result("stopProcessId", json!([{"id": 0}])),
-        json!({"error": true, "message": "could not kill process w/o pid"})
-    );
+    for method in ["profileCPU", "profileMEM"] {
+        let file = home.root().join("x.profile");
+        let words = rpc.error(method, json!([{"pwd": file, "timeout": 10}]));
+        assert!(words.contains("no Node process"), "{words}");
+    }
     assert_eq!(
         rpc.error("sendLineToStdin", json!([{"pm_id": 0, "line": "x"}])),
         "Process with ID <0> offline."
@@ -252,89 +186,14 @@ fn every_method_answers_in_pm2s_shape() {
 }
 
 #[test]
-fn errors_are_pm2s_word_for_word() {
+fn what_is_no_call_is_refused_in_axons_words() {
     let home = Home::new();
     home.run(&["ping"]).ok();
-    let mut rpc = Raw::connect(&home);
-    for (method, args, words) in [
-        ("startProcessId", json!([9]), "9 id unknown"),
-        ("stopProcessId", json!([9]), "9 : id unknown"),
-        (
-            "restartProcessId",
-            json!([{}]),
-            "opts.id not passed to restartProcessId",
-        ),
-        (
-            "restartProcessId",
-            json!([{"id": 9}]),
-            "God db process id unknown",
-        ),
-        ("reloadProcessId", json!([{"id": 9}]), "PM2 ID unknown"),
-        (
-            "softReloadProcessId",
-            json!([{"id": 9}]),
-            "pm_id 9 not available in 9",
-        ),
-        ("deleteProcessId", json!([9]), "9 : id unknown"),
-        ("duplicateProcessId", json!([9]), "9 id unknown"),
-        ("resetMetaProcessId", json!([9]), "9 id unknown"),
-        (
-            "sendLineToStdin",
-            json!([{}]),
-            "pm_id or line field missing",
-        ),
-        (
-            "sendLineToStdin",
-            json!([{"pm_id": 9, "line": "x"}]),
-            "Process with ID <9> unknown.",
-        ),
-        (
-            "sendDataToProcessId",
-            json!([{"id": 9}]),
-            "ID, DATA or TOPIC field is missing",
-        ),
-        (
-            "sendDataToProcessId",
-            json!([{"id": 9, "topic": "t", "data": 1}]),
-            "Process with ID <9> unknown.",
-        ),
-        (
-            "msgProcess",
-            json!([{}]),
-            "method requires name or id field",
-        ),
-        ("msgProcess", json!([{"id": 9, "msg": "x"}]), "9 id unknown"),
-        (
-            "msgProcess",
-            json!([{"name": "n", "msg": "x"}]),
-            "Action doesn't exist x for n",
-        ),
-        (
-            "sendSignalToProcessId",
-            json!([{"process_id": 9, "signal": "SIGINT"}]),
-            "9 id unknown",
-        ),
-        (
-            "sendSignalToProcessName",
-            json!([{"process_name": "n", "signal": "SIGINT"}]),
-            "Unknown process name",
-        ),
-        (
-            "sendSignalToProcessName",
-            json!([{"process_name": "n", "signal": "NOPE"}]),
-            "Unknown signal: NOPE",
-        ),
-        ("notifyByProcessId", json!([{}]), "process id missing"),
-        (
-            "notifyByProcessId",
-            json!([{"id": 9}]),
-            "process id doesnt exists",
-        ),
-        ("monitor", json!([9]), "Unknown pm_id"),
-        ("nope", json!([]), "method \"nope\" does not exist"),
-    ] {
-        assert_eq!(rpc.error(method, args.clone()), words, "{method} {args}");
-    }
+    let mut rpc = Raw::connect(&home.root());
+    assert_eq!(
+        rpc.error("nope", json!([])),
+        "method \"nope\" does not exist"
+    );
     assert_eq!(
         rpc.ask(&json!({"type": "call"}))["error"],
         ".method required"
@@ -364,8 +223,8 @@ fn errors_are_pm2s_word_for_word() {
 fn garbage_half_frames_and_giants_cost_their_own_connection_only() {
     let home = Home::new();
     home.run(&["ping"]).ok();
-    let mut steady = Raw::connect(&home);
-    let mut half = Raw::connect(&home);
+    let mut steady = Raw::connect(&home.root());
+    let mut half = Raw::connect(&home.root());
     half.0.write_all(&[0x12, 0, 0, 0, 50, b'j']).unwrap();
     for bytes in [
         &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
@@ -373,7 +232,7 @@ fn garbage_half_frames_and_giants_cost_their_own_connection_only() {
         &[0x12, 0xff, 0xff, 0xff, 0xff],
         &[0; 100],
     ] {
-        let mut odd = Raw::connect(&home);
+        let mut odd = Raw::connect(&home.root());
         // It may be closed before all is written.
         let _ = odd.0.write_all(bytes);
         let _ = odd.0.shutdown(std::net::Shutdown::Write);
@@ -466,4 +325,20 @@ const call = (name, ...args) => new Promise((done, fail) => pm2[name](...args, (
     let want = json!({"empty": 0, "listed": [["js", "online"]], "restarts": 1, "stopped": "stopped", "left": 0});
     assert_eq!(result, want);
     assert_eq!(home.daemon_pid(), daemon, "it talked to another daemon");
+}
+
+/// A daemon that is stopped by a signal still accepts connections, by its kernel's queue.
+#[test]
+fn no_command_waits_for_ever_for_a_daemon_that_is_stopped() {
+    let home = Home::new();
+    home.run(&["ping"]).ok();
+    let daemon = home.daemon_pid().unwrap();
+    support::home::kill(daemon, 19);
+    let listed = home.run(&["ls"]);
+    let killed = home.run(&["kill"]);
+    support::home::kill(daemon, 18);
+    for ran in [listed, killed] {
+        ran.fails(&format!("kill -CONT {daemon}"));
+    }
+    home.run(&["ls"]).ok();
 }

@@ -4,6 +4,7 @@ use super::channel::Channel;
 use super::cluster;
 use super::ending::Ending;
 use super::logs::RunLogs;
+use super::preload::{self, AGENT};
 use super::runner::{CHANNEL_QUEUE, Launched, MARKER, RunHandle, RunPlan, Running};
 use super::tree::Tree;
 use crate::core::keeping::{Held, Key};
@@ -81,9 +82,16 @@ pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, Launc
     if maps {
         plan.args.insert(0, "--enable-source-maps".to_owned());
     }
+    let own = plan.user.as_ref().is_none_or(preload::is_own);
+    let folder = match own {
+        true => Some(ctx.cluster.folder().to_owned()),
+        false => preload::folder_for_others(),
+    };
     if plan.cluster.is_some() {
-        let preload = ctx.cluster.preload(plan.user.as_ref());
-        cluster::as_worker(&mut plan, ctx.cluster.unique_id(), preload);
+        cluster::as_worker(&mut plan, ctx.cluster.unique_id(), folder.as_deref());
+    }
+    if let Some(folder) = folder.filter(|_| plan.agent && own) {
+        AGENT.require(&folder, &mut plan.args);
     }
     let bound = plan.processors.as_deref().map(affinity::bind).transpose();
     let bound = bound.map_err(|source| LaunchError::Processors {

@@ -9,6 +9,7 @@ pub mod host;
 pub mod keeper;
 mod launch;
 pub mod logs;
+mod preload;
 pub mod probes;
 pub mod records;
 pub mod runner;

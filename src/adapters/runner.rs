@@ -74,6 +74,8 @@ pub struct RunPlan {
     pub processors: Option<Vec<usize>>,
     /// It is a worker of Node's cluster, served in this way.
     pub cluster: Option<Sched>,
+    /// Node is to load our agent before its script.
+    pub agent: bool,
 }
 
 /// What every run needs of the daemon. Cheap to clone.

@@ -220,6 +220,7 @@ pub fn run(options: BootOptions, servers: Servers, ready: impl FnOnce()) -> Resu
         settings: settings.clone(),
         http: http_state.subscribe(),
         http_requests: http_in,
+        mourner: Arc::default(),
         succession: Arc::new(Succession::new(
             keeper.clone(),
             predecessor.map(Into::into),
@@ -290,6 +291,9 @@ pub fn run(options: BootOptions, servers: Servers, ready: impl FnOnce()) -> Resu
         match end {
             End::Wanted => {
                 keeper.bye();
+                // At once: whoever connected now would wait for an answer that does not come.
+                remove_sockets(&home);
+                end::tell_mourner(&handle);
                 end::stop_all(&handle).await;
             }
             // What is in flight is answered, or refused by the end of its connection.
@@ -391,9 +395,14 @@ fn listen(
     Ok(listener)
 }
 
-fn remove_files(home: &Home) {
-    for path in [home.rpc_socket(), home.pub_socket(), home.pid_file()] {
+fn remove_sockets(home: &Home) {
+    for path in [home.rpc_socket(), home.pub_socket()] {
         // Gone is what is wanted.
         let _ = std::fs::remove_file(path);
     }
+}
+
+fn remove_files(home: &Home) {
+    remove_sockets(home);
+    let _ = std::fs::remove_file(home.pid_file());
 }

@@ -36,6 +36,8 @@ pub enum Command {
         id: PmId,
         /// As of a restart.
         env: Map<String, Value>,
+        /// Its predecessor is told to end by message first, as PM2's soft reload does it.
+        by_message: bool,
     },
     /// Stop it and forget it.
     Delete(PmId),
@@ -80,6 +82,13 @@ pub enum Command {
         generation: Generation,
         /// What its tree holds, in bytes.
         used: u64,
+    },
+    /// The version in its package.json has been looked at again.
+    Version {
+        /// Which instance.
+        id: PmId,
+        /// `1.2.3`, or `N/A`.
+        version: String,
     },
     /// The version of the Node that runs it has been found out.
     NodeVersion {

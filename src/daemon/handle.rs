@@ -14,7 +14,7 @@ use crate::adapters::tree::Roots;
 use crate::core::ids::PmId;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -90,6 +90,8 @@ pub struct Handle {
     pub succession: Arc<Succession>,
     /// Facts.
     pub info: Arc<DaemonInfo>,
+    /// The client to be told, by SIGQUIT as PM2 does it (spec 2.3), once nobody can mistake the daemon that ends for one that serves.
+    pub mourner: Arc<OnceLock<i32>>,
     /// Cancelled when the daemon is to end.
     pub shutdown: CancellationToken,
 }

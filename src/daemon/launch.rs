@@ -41,15 +41,10 @@ pub fn environment(instance: &Instance) -> BTreeMap<String, String> {
     if let Some(code) = instance.exit_code {
         set("exit_code", code.to_string());
     }
-    if instance
-        .spec
-        .interpreter
-        .as_deref()
-        .is_some_and(|name| name.contains("python"))
-    {
-        env.entry("PYTHONUNBUFFERED".to_owned())
-            .or_insert_with(|| "1".to_owned());
-    }
+    // Not for what PM2 takes for Python alone: an environment manager, a launcher, a shell or a Node app may start one, and its
+    // lines would come late, or never. Whoever sets it, to nothing if need be, is left alone.
+    env.entry("PYTHONUNBUFFERED".to_owned())
+        .or_insert_with(|| "1".to_owned());
     env.insert("PWD".to_owned(), instance.spec.cwd.clone());
     env
 }
@@ -74,6 +69,7 @@ pub fn plan(instance: &Instance, rotation: LogRotation) -> Result<RunPlan, PlanE
         logs: Arc::new(log_config(&spec.logs, spec.fornax.logs.unwrap_or(rotation))),
         processors: None,
         cluster: spec.workers,
+        agent: spec.agent,
     })
 }
 
@@ -82,15 +78,14 @@ fn command(spec: &AppSpec) -> (String, Vec<String>) {
     match &spec.interpreter {
         None => (spec.exec_path.clone(), spec.args.clone()),
         Some(interpreter) => {
-            let script = std::iter::once(&spec.exec_path);
+            let own = spec
+                .interpreter_args
+                .iter()
+                .chain(std::iter::once(&spec.exec_path))
+                .chain(&spec.args);
             (
                 interpreter.clone(),
-                spec.interpreter_args
-                    .iter()
-                    .chain(script)
-                    .chain(&spec.args)
-                    .cloned()
-                    .collect(),
+                own.cloned().collect(),
             )
         }
     }

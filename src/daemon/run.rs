@@ -1,5 +1,6 @@
 //! The daemon's loop: one task that owns the table, and awaits nothing but its inputs and one timer.
 
+mod announce;
 mod commands;
 mod leave;
 mod paced;
@@ -17,13 +18,12 @@ use super::settings::Settings;
 use super::snapshot::Snapshot;
 use super::table::{Now, Table};
 use super::timers::{Due, TimerKey, Timers};
-use super::wire;
 use super::world::{Needs, World};
 use super::{launch, messages};
 use crate::adapters::event::{RunEvent, RunEventKind};
-use crate::core::exit::{ExitCause, LastExit};
+use crate::core::exit::LastExit;
 use crate::core::ids::PmId;
-use crate::core::instance::{Announcement, Effect, Event};
+use crate::core::instance::{Effect, Event};
 use crate::core::pace::Pace;
 use crate::core::units::Millis;
 use crate::sys::clock;
@@ -249,48 +249,6 @@ impl<W: World> Daemon<W> {
                 },
             ),
         }
-    }
-
-    fn announce(&mut self, id: PmId, announcement: &Announcement) {
-        let Some(instance) = self.table.instances.get_mut(&id) else {
-            return;
-        };
-        let app = Arc::clone(&instance.spec.name);
-        let event = match announcement {
-            Announcement::Online => {
-                tracing::info!(target: "pm2", "App [{app}:{id}] online");
-                "online"
-            }
-            Announcement::Exited(cause) => {
-                let signal = cause.pm2_signal();
-                tracing::info!(target: "pm2", "App [{app}:{id}] exited with code [{}] via signal [{signal}]", cause.pm2_code());
-                if !matches!(cause, ExitCause::CouldNotStart { .. }) {
-                    instance.exit_code = Some(cause.pm2_code());
-                }
-                "exit"
-            }
-            Announcement::Stopped => "exit",
-            Announcement::GaveUp => {
-                tracing::info!(target: "pm2", "Script {} had too many unstable restarts ({}). Stopped. \"errored\"", instance.spec.exec_path, instance.spec.policy.restart.max_restarts);
-                instance.created_at_ms = None;
-                "restart overlimit"
-            }
-            Announcement::WillRestart(delay) => {
-                tracing::info!(target: "pm2", "App [{app}:{id}] will restart in {}ms", delay.0);
-                return;
-            }
-        };
-        self.publish(id, event, false);
-    }
-
-    fn publish(&self, id: PmId, event: &str, manually: bool) {
-        let at = self.now().wall_ms;
-        self.bus.publish("process:event", || {
-            let view = self.table.view(id);
-            view.map_or_else(String::new, |view| {
-                wire::process_event(&view, event, manually, at)
-            })
-        });
     }
 
     fn event(

@@ -63,6 +63,8 @@ pub struct Instance {
     pub axm: Arc<Axm>,
     /// What port 9090 tells; kept for `since`.
     pub service: ServiceState,
+    /// Whoever asked for it has not been told yet that it started: the bus hears so after it has heard that it is online.
+    pub start_untold: bool,
     /// It is to be forgotten once it is down.
     pub deleting: bool,
     /// Its latest run is a cluster worker that listens.
@@ -107,6 +109,7 @@ impl Instance {
                 since_ms: now.wall_ms,
                 completed: false,
             },
+            start_untold: false,
             deleting: false,
             listens: false,
             leaves_later: false,

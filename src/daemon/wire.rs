@@ -153,6 +153,19 @@ pub fn record(view: &InstanceView, out: &mut String) {
     out.push('}');
 }
 
+/// A process as PM2 describes one that it lists, has stopped or has deleted.
+pub fn described(view: &InstanceView, out: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = write!(
+        out,
+        r#"{{"pid":{},"name":{},"pm2_env":"#,
+        view.pid.unwrap_or(0),
+        Value::from(&*view.spec.name)
+    );
+    pm2_env(view, out);
+    let _ = write!(out, r#","pm_id":{}}}"#, pm_id(view));
+}
+
 /// Payload of `process:event`. The environment stays out of it.
 pub fn process_event(view: &InstanceView, event: &str, manually: bool, at: u64) -> String {
     let mut process = format!("{{{}", view.conf.head);

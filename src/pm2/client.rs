@@ -1,5 +1,7 @@
 //! A client of `rpc.sock` and `pub.sock`, without a runtime: a command starts, asks, prints and ends.
 
+mod alive;
+
 use super::amp;
 use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
@@ -40,6 +42,22 @@ pub enum ClientError {
         /// Why.
         reason: String,
     },
+    /// It answers neither the call nor a ping.
+    #[error("the daemon has not answered `{method}`, and answers no ping: {state}")]
+    Silent {
+        /// Which call.
+        method: String,
+        /// What is known of its process, and what may help.
+        state: String,
+    },
+    /// The daemon is PM2's, and was asked for what only ours has.
+    #[error(
+        "the daemon of this PM2_HOME is PM2's own and cannot do that (it does not know `{method}`); `fornax takeover` moves its apps to Fornax"
+    )]
+    Foreign {
+        /// The method.
+        method: String,
+    },
     /// The daemon refused.
     #[error("{0}")]
     Refused(String),
@@ -52,6 +70,7 @@ const CHUNK: usize = 32 << 10;
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
+    path: PathBuf,
     buffer: BytesMut,
     calls: u64,
 }
@@ -59,12 +78,13 @@ pub struct Client {
 impl Client {
     /// Connects.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path).map_err(|source| ClientError::Connect {
+        let stream = alive::connect(path).map_err(|source| ClientError::Connect {
             path: path.to_owned(),
             source,
         })?;
         Ok(Self {
             stream,
+            path: path.to_owned(),
             buffer: BytesMut::new(),
             calls: 0,
         })
@@ -76,7 +96,7 @@ impl Client {
         self.stream.set_read_timeout(limit)
     }
 
-    /// Calls and reads the first result (`null` if there is none).
+    /// Calls and reads the first result (`null` if there is none). Waits as long as the daemon answers a ping.
     pub fn call<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -134,10 +154,16 @@ impl Client {
     fn write(&mut self, method: &str, messages: &[u8]) -> Result<(), ClientError> {
         self.stream
             .write_all(messages)
-            .map_err(|source| ClientError::Broken {
-                method: method.to_owned(),
-                source,
-            })
+            .map_err(|source| self.broken(method, source))
+    }
+
+    fn broken(&self, method: &str, source: io::Error) -> ClientError {
+        let method = method.to_owned();
+        if alive::timed_out(&source) {
+            let state = alive::state(&self.path);
+            return ClientError::Silent { method, state };
+        }
+        ClientError::Broken { method, source }
     }
 
     /// Calls many times at once, and gives the answers in the order of the calls.
@@ -210,12 +236,14 @@ impl Client {
     }
 
     fn answer(&mut self, method: &str) -> Result<Reception, ClientError> {
-        let message = next_message(&mut self.stream, &mut self.buffer).map_err(|source| {
-            ClientError::Broken {
-                method: method.to_owned(),
-                source,
+        // As long as the daemon lives it is waited for: a call takes as long as what it asks for.
+        let message = loop {
+            match next_message(&mut self.stream, &mut self.buffer) {
+                Ok(message) => break message,
+                Err(error) if alive::timed_out(&error) && alive::answers(&self.path) => {}
+                Err(error) => return Err(self.broken(method, error)),
             }
-        })?;
+        };
         let [body, id] = message.as_slice() else {
             return Err(ClientError::Answer {
                 method: method.to_owned(),
@@ -264,6 +292,12 @@ impl Reception {
                 let words = error
                     .as_str()
                     .map_or_else(|| error.to_string(), str::to_owned);
+                if method.starts_with("fornax")
+                    && words == format!("method \"{method}\" does not exist")
+                {
+                    let method = method.to_owned();
+                    return Ok(Err(ClientError::Foreign { method }));
+                }
                 Ok(Err(ClientError::Refused(words)))
             }
             Ok(Reply {

@@ -1,11 +1,11 @@
 //! The RPC methods of PM2 7.0.4 (spec 3.3) and ours beside them, in one table.
 
 mod act;
+mod ident;
 mod talk;
 
 use super::report;
-use super::rpc::error_reply;
-use crate::core::ids::PmId;
+use super::rpc::{error_reply, transport_error};
 use crate::core::spec::fornax::LogRotation;
 use crate::daemon::command::Command;
 use crate::daemon::handle::Handle;
@@ -19,41 +19,46 @@ use std::sync::Arc;
 /// The version whose behaviour is kept: other clients nag about any other.
 pub const PM2_VERSION: &str = "7.0.4";
 
-/// Every method, and its parameters as `methods` tells them.
-const METHODS: [(&str, &[&str]); 32] = [
-    ("ping", &["env", "cb"]),
-    ("getVersion", &["env", "cb"]),
-    ("getReport", &["arg", "cb"]),
+/// Every method, and its parameters as `methods` tells them: PM2's in its order, then ours.
+const METHODS: [(&str, &[&str]); 34] = [
+    ("killMe", &[]),
+    ("profileCPU", &[]),
+    ("profileMEM", &[]),
+    ("prepare", &["env", "cb"]),
     ("getMonitorData", &["env", "cb"]),
     ("getSystemData", &["env", "cb"]),
-    ("prepare", &["env", "cb"]),
     ("startProcessId", &["id", "cb"]),
     ("stopProcessId", &["id", "cb"]),
     ("restartProcessId", &["opts", "cb"]),
-    ("reloadProcessId", &["opts", "cb"]),
-    ("softReloadProcessId", &["opts", "cb"]),
     ("deleteProcessId", &["id", "cb"]),
+    ("sendLineToStdin", &["packet", "cb"]),
+    ("softReloadProcessId", &["opts", "cb"]),
+    ("reloadProcessId", &["opts", "cb"]),
     ("duplicateProcessId", &["id", "cb"]),
     ("resetMetaProcessId", &["id", "cb"]),
-    ("sendLineToStdin", &["packet", "cb"]),
-    ("sendDataToProcessId", &["packet", "cb"]),
-    ("msgProcess", &["cmd", "cb"]),
-    ("sendSignalToProcessId", &["opts", "cb"]),
-    ("sendSignalToProcessName", &["opts", "cb"]),
     ("stopWatch", &["method", "value", "fn"]),
     ("startWatch", &["method", "value", "fn"]),
     ("toggleWatch", &["method", "value", "fn"]),
     ("notifyByProcessId", &["opts", "cb"]),
     ("notifyKillPM2", &[]),
-    ("killMe", &["env", "cb"]),
     ("monitor", &["pm_id", "cb"]),
     ("unmonitor", &["pm_id", "cb"]),
+    ("msgProcess", &["cmd", "cb"]),
+    ("sendDataToProcessId", &["packet", "cb"]),
+    ("sendSignalToProcessId", &["opts", "cb"]),
+    ("sendSignalToProcessName", &["opts", "cb"]),
+    ("ping", &["env", "cb"]),
+    ("getVersion", &["env", "cb"]),
+    ("getReport", &["arg", "cb"]),
     ("reloadLogs", &["opts", "cb"]),
     ("fornaxStatus", &["opts", "cb"]),
     ("fornaxListen", &["opts", "cb"]),
     ("fornaxHandOver", &["opts", "cb"]),
     ("fornaxReloadSettings", &["opts", "cb"]),
 ];
+
+/// Why there is nothing to profile.
+const NO_PROFILE: &str = "this daemon is no Node process, so there is nothing of it to profile; start the app with --node-args=--cpu-prof instead";
 
 /// What a method gives: the JSON text of its results, or an error's words; `Silent` where PM2 never replies.
 enum Outcome {
@@ -74,13 +79,15 @@ pub(super) async fn call(call: Value, handle: &Handle) -> Option<String> {
         return Some(json!({"methods": methods}).to_string());
     }
     let Some(method) = call["method"].as_str() else {
-        return Some(error_reply(".method required"));
+        return Some(transport_error(".method required"));
     };
     if !METHODS.iter().any(|(name, _)| *name == method) {
-        return Some(error_reply(&format!("method \"{method}\" does not exist")));
+        return Some(transport_error(&format!(
+            "method \"{method}\" does not exist"
+        )));
     }
     let Some(args) = call["args"].as_array() else {
-        return Some(error_reply(".args required"));
+        return Some(transport_error(".args required"));
     };
     match dispatch(method, args, handle).await {
         Results(results) => Some(format!(r#"{{"args":[{results}]}}"#)),
@@ -91,7 +98,9 @@ pub(super) async fn call(call: Value, handle: &Handle) -> Option<String> {
 
 async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
     let null = Value::Null;
-    let arg = args.first().unwrap_or(&null);
+    let given = args.first();
+    let arg = given.unwrap_or(&null);
+    let unknown = |id: &str| format!("{id} id unknown");
     match method {
         "ping" => Results(r#"{"msg":"pong"}"#.to_owned()),
         "getVersion" => Results(format!("\"{PM2_VERSION}\"")),
@@ -99,32 +108,18 @@ async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
         "getMonitorData" => monitor_data(arg, handle).await,
         "getSystemData" => Results(handle.host.borrow().to_string()),
         "prepare" => act::prepare(arg, handle).await,
-        "startProcessId" => {
-            act::one(handle, id_of(arg), Command::Start, |id| {
-                format!("{id} id unknown")
-            })
-            .await
-        }
-        "stopProcessId" => act::stop(arg, handle).await,
-        "restartProcessId" => act::restart(arg, handle, "God db process id unknown").await,
-        "reloadProcessId" => act::reload(arg, handle, "PM2 ID unknown").await,
-        "softReloadProcessId" => {
-            let unknown = format!("pm_id {0} not available in {0}", arg["id"]);
-            act::reload(arg, handle, &unknown).await
-        }
+        "startProcessId" => act::one(given, handle, Command::Start, unknown, record).await,
+        "stopProcessId" => act::stop(given, handle).await,
+        "restartProcessId" => act::restart(arg, handle).await,
+        "reloadProcessId" => act::reload(arg, handle, false).await,
+        "softReloadProcessId" => act::reload(arg, handle, true).await,
         "deleteProcessId" => {
-            act::one(handle, id_of(arg), Command::Delete, |id| {
-                format!("{id} : id unknown")
-            })
-            .await
+            let unknown = |id: &str| format!("{id} : id unknown");
+            let given = ident::unwrapped(given);
+            act::one(given, handle, Command::Delete, unknown, described).await
         }
-        "duplicateProcessId" => {
-            act::one(handle, id_of(arg), Command::Duplicate, |id| {
-                format!("{id} id unknown")
-            })
-            .await
-        }
-        "resetMetaProcessId" => act::reset(arg, handle).await,
+        "duplicateProcessId" => act::one(given, handle, Command::Duplicate, unknown, record).await,
+        "resetMetaProcessId" => act::reset(given, handle).await,
         "sendLineToStdin" => talk::send_line(arg, handle),
         "sendDataToProcessId" => talk::send_data(arg, handle),
         "msgProcess" => talk::send_message(arg, handle),
@@ -143,10 +138,14 @@ async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
             kill_me(arg, handle);
             Silent
         }
-        "monitor" => act::flag(arg, handle, true).await,
-        "unmonitor" => act::flag(arg, handle, false).await,
+        "monitor" => act::flag(given, handle, true).await,
+        "unmonitor" => act::flag(given, handle, false).await,
+        "profileCPU" | "profileMEM" => Error(NO_PROFILE.to_owned()),
         "reloadLogs" => {
             tracing::info!(target: "pm2", "Reloading logs...");
+            for view in &handle.snapshot().instances {
+                tracing::info!(target: "pm2", "Reloading logs for process id {}", view.id);
+            }
             // An error means that the plane is shutting down.
             let _ = handle.plane.reopen_all().await;
             Results("{}".to_owned())
@@ -174,21 +173,23 @@ async fn dispatch(method: &str, args: &[Value], handle: &Handle) -> Outcome {
     }
 }
 
-/// An id as clients send it: a number, text that is one, or `{id}`.
-fn id_of(value: &Value) -> Option<PmId> {
-    let id = match value {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => text.trim().parse().ok(),
-        Value::Object(object) => return object.get("id").and_then(id_of),
-        _ => None,
-    };
-    id.and_then(|id| u32::try_from(id).ok()).map(PmId)
-}
-
 fn record(view: &InstanceView) -> String {
     let mut out = String::new();
     wire::record(view, &mut out);
     out
+}
+
+fn described(view: &InstanceView) -> String {
+    let mut out = String::new();
+    wire::described(view, &mut out);
+    out
+}
+
+/// All instances, described: what a signal or a reset is answered with.
+fn all(handle: &Handle) -> String {
+    let all = handle.snapshot();
+    let described: Vec<String> = all.instances.iter().map(|view| described(view)).collect();
+    format!("[{}]", described.join(","))
 }
 
 fn records(views: &[Arc<InstanceView>]) -> String {
@@ -223,7 +224,7 @@ async fn monitor_data(arg: &Value, handle: &Handle) -> Outcome {
     Results(out)
 }
 
-/// The daemon ends, and says so to the client that asked, by SIGQUIT as PM2 does (spec 2.3).
+/// The daemon ends, and will say so to the client that asked.
 fn kill_me(arg: &Value, handle: &Handle) {
     handle.bus.publish("pm2:kill", || {
         r#"{"status":"killed","msg":"pm2 has been killed via CLI"}"#.to_owned()
@@ -234,11 +235,8 @@ fn kill_me(arg: &Value, handle: &Handle) {
         .and_then(|pid| i32::try_from(pid).ok())
         .filter(|pid| *pid > 1);
     if let Some(pid) = client {
-        // It may have gone, which is as good.
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(pid),
-            nix::sys::signal::Signal::SIGQUIT,
-        );
+        // Who asks first is told.
+        let _ = handle.mourner.set(pid);
     }
     handle.shutdown.cancel();
 }

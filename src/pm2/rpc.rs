@@ -140,3 +140,8 @@ pub(super) fn error_reply(message: &str) -> String {
     let text = Value::from(message);
     format!(r#"{{"error":{text},"stack":{text}}}"#)
 }
+
+/// What is no call at all is refused by axon itself, which has no stack to tell.
+pub(super) fn transport_error(message: &str) -> String {
+    format!(r#"{{"error":{}}}"#, Value::from(message))
+}

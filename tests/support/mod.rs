@@ -8,6 +8,7 @@ pub mod http_load;
 pub mod jobs;
 pub mod model_server;
 pub mod pm2_client;
+pub mod raw_rpc;
 pub mod successor;
 
 pub use home::{Home, Ran, eventually};

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
@@ -87,6 +87,11 @@ impl Registry {
     /// The next worker's `NODE_UNIQUE_ID`, from 1 as Node counts.
     pub fn unique_id(&self) -> u32 {
         self.inner.workers_ever.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// PM2_HOME, where what workers load first is put.
+    pub fn folder(&self) -> &Path {
+        &self.inner.folder
     }
 
     /// A worker has been spawned, or taken over.

@@ -2,6 +2,7 @@
 
 use super::fornax::FornaxBlock;
 use super::interpreter::{self, SourceMaps};
+use super::node;
 use super::paths::name_fault;
 use crate::core::cluster::Sched;
 use crate::core::cron::{PatternError, Schedule};
@@ -63,6 +64,8 @@ pub struct AppSpec {
     pub source_maps: SourceMaps,
     /// Arguments of the script.
     pub args: Vec<String>,
+    /// Our agent is loaded before the script.
+    pub agent: bool,
     /// PM2's `cluster_mode`.
     pub cluster: bool,
     /// Its instances are workers of Node's cluster: in cluster mode, if Node (or Bun) runs it. Anything else runs as in fork
@@ -191,6 +194,7 @@ impl AppSpec {
             truth(map, "source_map_support") == Some(true),
             truth(map, "disable_source_map_support") == Some(true),
         );
+        let interpreter_args = strings(map.get("node_args"));
         let date_format = match (text("log_date_format"), truth(map, "time")) {
             (Some(format), _) => Some(format.to_owned()),
             (None, Some(true)) => Some(TIME_FORMAT.to_owned()),
@@ -200,8 +204,9 @@ impl AppSpec {
             exec_path: required("pm_exec_path")?,
             cwd: required("pm_cwd")?,
             namespace: text("namespace").unwrap_or("default").into(),
+            agent: node::takes_agent(map, interpreter.as_deref(), &interpreter_args),
             interpreter,
-            interpreter_args: strings(map.get("node_args")),
+            interpreter_args,
             source_maps,
             args: strings(map.get("args")),
             cluster,

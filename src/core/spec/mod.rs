@@ -14,6 +14,7 @@ pub mod interpreter;
 pub mod issue;
 pub mod keys;
 pub mod monitor;
+pub mod node;
 pub mod normalise;
 pub mod paths;
 pub mod raw;

@@ -35,6 +35,17 @@ pub enum End {
     HandOver,
 }
 
+/// Tells the client that asked for the end.
+pub fn tell_mourner(handle: &Handle) {
+    if let Some(pid) = handle.mourner.get() {
+        // It may have gone, which is as good.
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(*pid),
+            nix::sys::signal::Signal::SIGQUIT,
+        );
+    }
+}
+
 /// The signals a daemon lives by (spec 2.2).
 pub struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -106,9 +117,10 @@ impl Signals {
                 }
             }
         };
+        tracing::info!(signal = ended_by, "told to end");
         tracing::info!(target: "pm2", "pm2 has been killed by signal, dumping process list before exit...");
         handle.bus.publish("pm2:kill", || {
-            format!(r#"{{"status":"killed","msg":"pm2 has been killed by {ended_by}"}}"#)
+            r#"{"status":"killed","msg":"pm2 has been killed by SIGNAL"}"#.to_owned()
         });
         if let Err(error) = dump::save(&handle.snapshot(), &home.dump_file(), &home.dump_backup()) {
             tracing::error!(%error, "cannot save the process list");

@@ -49,7 +49,9 @@ impl<W: World> Daemon<W> {
                 one(id, Some(Until::Up))
             }
             Command::Stop(id) => {
-                let name = Arc::clone(&self.known(id)?.spec.name);
+                let instance = self.known(id)?;
+                instance.start_untold = false;
+                let name = Arc::clone(&instance.spec.name);
                 tracing::info!(target: "pm2", "Stopping app:{name} id:{id}");
                 self.step(id, Event::Stop);
                 self.end_other(id, Event::Stop);
@@ -67,7 +69,11 @@ impl<W: World> Daemon<W> {
                 self.step(id, Event::Restart { deps_met });
                 one(id, Some(Until::Up))
             }
-            Command::Reload { id, env } => self.reload(id, env),
+            Command::Reload {
+                id,
+                env,
+                by_message,
+            } => self.reload(id, env, by_message),
             Command::Delete(id) => {
                 self.known(id)?.deleting = true;
                 self.leave(id);
@@ -119,6 +125,11 @@ impl<W: World> Daemon<W> {
                 used,
             } => {
                 self.over_memory(id, generation, used);
+                one(id, None)
+            }
+            Command::Version { id, version } => {
+                self.known(id)?.version = version.into();
+                self.dirty.insert(id);
                 one(id, None)
             }
             Command::NodeVersion { id, version } => {
@@ -207,6 +218,10 @@ impl<W: World> Daemon<W> {
         if self.ending {
             return Err(CommandError::Ending);
         }
+        // What a takeover brings along.
+        let restarts = conf
+            .remove("fornax_restart_time")
+            .and_then(|count| count.as_u64());
         // A key that PM2's daemon adds; its look at version control is never under way here.
         conf.entry("vizion_running").or_insert(Value::Bool(false));
         let defaults = self.settings.borrow().defaults;
@@ -227,6 +242,11 @@ impl<W: World> Daemon<W> {
                 numbering.number(&mut own);
             }
             let id = self.insert(own, &unique, version)?;
+            if let Some(restarts) = restarts
+                && let Some(instance) = self.table.instances.get_mut(&id)
+            {
+                instance.machine.memory.restarts = u32::try_from(restarts).unwrap_or(u32::MAX);
+            }
             if conf.get("created_at").is_some_and(Value::is_u64)
                 && let Some(instance) = self.table.instances.get_mut(&id)
             {
@@ -235,9 +255,14 @@ impl<W: World> Daemon<W> {
             ids.push(id);
         }
         for id in &ids {
-            if spec.autostart && !restored && spec.fornax.enabled {
+            if restored {
+                continue;
+            }
+            if spec.autostart && spec.fornax.enabled {
                 let deps_met = self.dependencies_met(*id)?;
+                self.known(*id)?.start_untold = true;
                 self.step(*id, Event::Start { deps_met });
+            } else {
                 self.publish(*id, "start", true);
             }
         }
@@ -281,6 +306,7 @@ impl<W: World> Daemon<W> {
         let unique = uuid::Uuid::new_v4().to_string().into();
         let copy = self.insert(conf, &unique, &version)?;
         let deps_met = self.dependencies_met(copy)?;
+        self.known(copy)?.start_untold = true;
         self.step(copy, Event::Start { deps_met });
         Ok(copy)
     }

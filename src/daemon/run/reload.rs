@@ -24,6 +24,7 @@ impl<W: World> Daemon<W> {
         &mut self,
         id: PmId,
         env: Map<String, Value>,
+        by_message: bool,
     ) -> Result<(Vec<PmId>, Option<Until>), CommandError> {
         if self.ending {
             return Err(CommandError::Ending);
@@ -36,7 +37,8 @@ impl<W: World> Daemon<W> {
         if instance.spec.workers.is_none() || !serves {
             return self.begin(Command::Restart { id, env });
         }
-        let reload = Reload::of(instance);
+        let mut reload = Reload::of(instance);
+        Arc::make_mut(&mut reload.spec).policy.by_message |= by_message;
         self.reconfigure(id, env)?;
         let now = self.now();
         // A range of its own: should the predecessor be taken back, no later run of it meets this one's late events. Its place

@@ -89,6 +89,7 @@ impl Rig {
             settings,
             http: watch::channel(HttpState::Off).1,
             http_requests: mpsc::channel(1).0,
+            mourner: Arc::default(),
             succession: Arc::default(),
             info: Arc::new(info),
             shutdown: CancellationToken::new(),
