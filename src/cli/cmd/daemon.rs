@@ -90,6 +90,15 @@ pub fn deep_update(session: &mut Session, matches: &ArgMatches) -> anyhow::Resul
     super::update::update(session, matches)
 }
 
+/// Ends a daemon of ours, if one runs; PM2's own is left alone.
+pub fn kill_if_ours(session: &mut Session) -> anyhow::Result<()> {
+    let ours = match session.running_daemon()? {
+        Some(client) => client.call::<Value>("fornaxStatus", &[json!({})]).is_ok(),
+        None => false,
+    };
+    if ours { kill(session) } else { Ok(()) }
+}
+
 /// The keeper's process, if the daemon has one.
 fn keeper_of(daemon: u32) -> Option<OwnedFd> {
     let parent = procfs::stat(daemon)?.ppid;

@@ -17,6 +17,12 @@ const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
 /// `pm2 save`. Asked for under the lock: of two saves at once the later one has the later list.
 pub fn save(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
+    let forced = options::flag(matches, "force") || std::env::var_os("FORCE").is_some();
+    write_list(session, forced)
+}
+
+/// Saves the list that the daemon has now; an empty one only if it is `forced`.
+pub fn write_list(session: &mut Session, forced: bool) -> anyhow::Result<()> {
     let output = session.output;
     output.done("Saving current process list...");
     let file = dump(session);
@@ -28,7 +34,6 @@ pub fn save(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
         .filter(|env| env["pmx_module"] != true)
         .map(conf::dumped)
         .collect();
-    let forced = options::flag(matches, "force") || std::env::var_os("FORCE").is_some();
     if records.is_empty() && !forced {
         output.warn("PM2 is not managing any process, skipping save...");
         output.warn("To force saving use: pm2 save --force");
@@ -149,7 +154,7 @@ pub fn resurrect(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<
 }
 
 /// A record as `prepare` takes it. What the dump holds twice, flattened beside `env`, is left to `env`.
-fn restorable(mut map: Map<String, Value>) -> AppConf {
+pub fn restorable(mut map: Map<String, Value>) -> AppConf {
     map.remove("instances");
     let env = map
         .get("env")

@@ -2,6 +2,7 @@
 
 use crate::cli::session::{Session, Told};
 use crate::cli::start_context;
+use crate::pm2::client::ClientError;
 use crate::sys::files::Readers;
 use crate::sys::private;
 use crate::sys::versions::Versioned;
@@ -81,10 +82,10 @@ fn apply(
     store: &Map<String, Value>,
     modules: &[&str],
 ) -> anyhow::Result<()> {
-    let Some(client) = session.running_daemon()? else {
+    tell_daemon(session)?;
+    if session.running_daemon()?.is_none() {
         return Ok(());
-    };
-    let _: Value = client.call("fornaxReloadSettings", &[json!({})])?;
+    }
     let rows = session.rows()?;
     for module in modules {
         let mut env = start_context::client_env();
@@ -134,10 +135,7 @@ fn edit(session: &mut Session) -> anyhow::Result<()> {
     if !ended.success() {
         bail!("{program} has ended with {ended}");
     }
-    if let Some(client) = session.running_daemon()? {
-        let _: Value = client.call("fornaxReloadSettings", &[json!({})])?;
-    }
-    Ok(())
+    tell_daemon(session)
 }
 
 /// `pm2 get [key]`.
@@ -190,6 +188,17 @@ pub fn unset(session: &mut Session, key: &str) -> anyhow::Result<()> {
     apply(session, &store, &[])?;
     show(session, &store, None);
     Ok(())
+}
+
+/// The daemon reads its settings again. PM2's own does at its next start.
+fn tell_daemon(session: &mut Session) -> anyhow::Result<()> {
+    let Some(client) = session.running_daemon()? else {
+        return Ok(());
+    };
+    match client.call::<Value>("fornaxReloadSettings", &[json!({})]) {
+        Ok(_) | Err(ClientError::Foreign { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Split on dots, else on colons. What would reach JavaScript's prototypes stays one flat key.

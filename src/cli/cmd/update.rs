@@ -34,12 +34,7 @@ pub fn update(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()>
         return list::after_action(session, matches);
     }
     let program = std::env::current_exe().context("cannot find our own program file")?;
-    let before: Status = session
-        .daemon(true)?
-        .call("fornaxStatus", &[json!({})])
-        .context(
-            "the running daemon cannot be handed over: it is no Fornax; `kill` it, and `resurrect`",
-        )?;
+    let before: Status = session.daemon(true)?.call("fornaxStatus", &[json!({})])?;
     output.done(&format!("Handing over to {}", program.display()));
     let asked: Result<Value, ClientError> = session
         .daemon(true)?

@@ -12,6 +12,7 @@ pub mod models;
 pub mod progress;
 pub mod run_job;
 pub mod status;
+pub mod takeover;
 mod targets;
 pub mod up;
 
@@ -32,6 +33,7 @@ Fornax's own commands:
   drain NAME         finish its running job and take no more (--undo: take jobs again)
   wait NAME          until it is healthy (--timeout 60s)
   check FILE         what an ecosystem file's apps come out as, or what is wrong with it
+  takeover           move the apps of a running PM2 to Fornax
   gpu list           the GPUs, and who owns them
   comfyui install    install ComfyUI and its custom nodes as fornax.json says; also status, validate, update, rollback, clean, nodes
   comfyui ecosystem  print the ecosystem file of one ComfyUI per GPU
@@ -70,6 +72,8 @@ enum Command {
     Wait(jobs::WaitArgs),
     /// What an ecosystem file's apps come out as, or what is wrong with it.
     Check(check::CheckArgs),
+    /// Move the apps of a running PM2 to Fornax.
+    Takeover(takeover::TakeoverArgs),
     /// GPUs.
     Gpu(gpu::GpuArgs),
     /// ComfyUI.
@@ -95,6 +99,7 @@ pub fn is_ours(word: &str) -> bool {
             | "drain"
             | "wait"
             | "check"
+            | "takeover"
             | "gpu"
             | "comfyui"
             | "simulate"
@@ -121,6 +126,7 @@ pub fn run(words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
         Command::Drain(args) => jobs::drain(&mut plain_session(), &args),
         Command::Wait(args) => jobs::wait(&mut plain_session(), &args),
         Command::Check(args) => check::run(&plain_session(), &args),
+        Command::Takeover(args) => takeover::run(&mut plain_session(), &args),
         Command::Gpu(args) => gpu::run(&args),
         Command::Comfyui(args) => comfyui::run(&args),
         Command::Simulate(args) => Ok(simulate::run(args.options)),
