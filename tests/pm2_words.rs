@@ -257,7 +257,8 @@ fn a_working_tree_goes_forward_and_back_and_its_app_with_it() {
     let file = work.join("eco.json");
     std::fs::write(
         &file,
-        r#"{"apps": [{"name": "g", "script": "a.sh", "post_update": ["cp version seen"]}]}"#,
+        serde_json::json!({"apps": [{"name": "g", "script": "a.sh", "cwd": work, "post_update": ["cp version seen"]}]})
+            .to_string(),
     )
     .unwrap();
     home.run(&["start", file.to_str().unwrap()]).ok();
