@@ -9,6 +9,7 @@ pub mod dump;
 pub mod git;
 pub mod list;
 pub mod logs;
+mod read;
 pub mod report;
 pub mod scale;
 pub mod serve;

@@ -1,7 +1,7 @@
 //! `start`: a script, a program, a shell command, a file, or something that is known already (pm2 7.0.4, spec 6.5).
 
 use super::act::{self, Action};
-use super::{carry, list, logs, serve, template};
+use super::{carry, list, logs, template};
 use crate::cli::options;
 use crate::cli::render::ProcRow;
 use crate::cli::render::logs::Mode;
@@ -17,8 +17,9 @@ use crate::pm2::client::ClientError;
 use anyhow::bail;
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
-use std::io::Read;
 use std::path::Path;
+
+pub use super::read::load;
 
 /// Runs `start` on its targets, and prints the list.
 pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyhow::Result<()> {
@@ -374,33 +375,6 @@ fn own_env(app: &Map<String, Value>) -> Vec<String> {
         .flat_map(Map::keys)
         .cloned()
         .collect()
-}
-
-/// Reads a file (or standard input, for `-`), or tells what is wrong with it.
-pub fn load(session: &Session, target: &str) -> anyhow::Result<Ecosystem> {
-    let loaded = if target == "-" {
-        let mut text = String::new();
-        std::io::stdin()
-            .take(config::MAX_BYTES)
-            .read_to_string(&mut text)?;
-        config::parse("standard input", &text, config::Format::Json)
-    } else {
-        config::load(Path::new(target))
-    };
-    let mut loaded = loaded.map_err(|error| {
-        match &error {
-            config::ConfigError::NotFound(path) => session
-                .output
-                .error(&format!("File {} not found", path.display())),
-            _ => {
-                session.output.error(&format!("File {target} malformated"));
-                session.output.error(&error.to_string());
-            }
-        }
-        anyhow::Error::from(Told)
-    })?;
-    serve::understand(&mut loaded)?;
-    Ok(loaded)
 }
 
 /// `--only a,b`.
