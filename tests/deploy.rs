@@ -180,7 +180,8 @@ fn a_failed_step_fails_the_deployment_and_what_is_wrong_is_named() {
     );
     site.run(&["deploy", &file, "staging"])
         .fails("staging environment is not defined in");
-    site.run(&["deploy"]).fails("Usage: pm2 deploy");
+    site.run(&["deploy"]).fails("missing required argument");
+    site.run(&["deploy", &file]).fails("Usage: pm2 deploy");
     site.run(&["deploy", &file, "production", "dance"])
         .fails("dance");
     let file = site.file(serde_json::json!({"host": "-oProxyCommand=touch x"}));

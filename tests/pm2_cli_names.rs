@@ -101,7 +101,7 @@ fn every_command_and_alias_is_known_with_its_words_and_options() {
 
 #[test]
 fn nothing_in_our_table_is_unknown_to_pm2_without_being_listed_here() {
-    let ours = ["log", "completion"];
+    let ours = ["log", "completion", "module:list", "module:package"];
     let facts = facts();
     let known: HashSet<String> = list(&facts, "commands")
         .iter()

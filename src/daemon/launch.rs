@@ -83,10 +83,7 @@ fn command(spec: &AppSpec) -> (String, Vec<String>) {
                 .iter()
                 .chain(std::iter::once(&spec.exec_path))
                 .chain(&spec.args);
-            (
-                interpreter.clone(),
-                own.cloned().collect(),
-            )
+            (interpreter.clone(), own.cloned().collect())
         }
     }
 }

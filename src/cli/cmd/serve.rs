@@ -49,8 +49,11 @@ pub fn run(
             env.insert(variable.to_owned(), json!("true"));
         }
     }
-    let login = ["username", "password"]
-        .map(|part| options::value(matches, &format!("basic-auth-{part}")).map(str::to_owned));
+    let login = ["username", "password"].map(|part| {
+        options::value(matches, &format!("basic-auth-{part}"))
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+    });
     match login {
         [Some(user), Some(password)] => insert_login(&mut env, &json!(user), &json!(password)),
         [None, None] => {}

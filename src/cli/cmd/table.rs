@@ -4,8 +4,8 @@ mod apps;
 mod cloud;
 mod files;
 mod keep;
+mod large;
 mod look;
-mod more;
 mod talk;
 
 use crate::cli::options::{self, GLOBAL, Opt};
@@ -57,7 +57,7 @@ const GROUPS: [&[Entry]; 7] = [
     talk::ENTRIES,
     keep::ENTRIES,
     files::ENTRIES,
-    more::ENTRIES,
+    large::ENTRIES,
     cloud::ENTRIES,
 ];
 
