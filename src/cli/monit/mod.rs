@@ -97,10 +97,20 @@ fn press(view: &mut View, key: KeyEvent) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::view::tests::app;
+    use super::view::App;
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
+    use serde_json::json;
+
+    pub(super) fn app(id: u32, name: &str, status: &str) -> App {
+        App::read(
+            &json!({"pid": 7, "name": name, "pm_id": id, "monit": {"cpu": 1.5, "memory": 1 << 20}, "pm2_env": {
+                "status": status, "restart_time": 2, "pm_uptime": 1_000, "exec_mode": "fork_mode",
+                "axm_monitor": {"Loop delay": {"value": "1.5", "unit": "ms"}}}}),
+            61_000,
+        )
+    }
 
     fn key(code: KeyCode) -> KeyEvent {
         KeyEvent::new(code, KeyModifiers::NONE)

@@ -248,18 +248,9 @@ fn plain(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
+    use super::super::tests::app;
     use super::*;
-    use serde_json::json;
-
-    pub fn app(id: u32, name: &str, status: &str) -> App {
-        App::read(
-            &json!({"pid": 7, "name": name, "pm_id": id, "monit": {"cpu": 1.5, "memory": 1 << 20}, "pm2_env": {
-                "status": status, "restart_time": 2, "pm_uptime": 1_000, "exec_mode": "fork_mode",
-                "axm_monitor": {"Loop delay": {"value": "1.5", "unit": "ms"}}}}),
-            61_000,
-        )
-    }
 
     #[test]
     fn the_chosen_app_stays_chosen_while_others_come_and_go() {
