@@ -502,55 +502,6 @@ pub const LOGS: &[Opt] = &[
     opt("highlight", None, Optional(""), Nothing, "mark this text"),
 ];
 
-/// Options of `install`.
-pub const INSTALL: &[Opt] = &[
-    opt(
-        "tarball",
-        None,
-        Flag,
-        Nothing,
-        "it is one of PM2's tarballs",
-    ),
-    opt(
-        "safe",
-        None,
-        Optional(crate::cli::modules::SAFE),
-        Nothing,
-        "take the version before back if it does not stay online for so many milliseconds",
-    ),
-    opt("install", None, Flag, Nothing, "accepted, without effect"),
-    opt("docker", None, Flag, Nothing, "accepted, without effect"),
-    opt("v1", None, Flag, Nothing, "accepted, without effect"),
-];
-
-/// Options of `serve`.
-pub const SERVE: &[Opt] = &[
-    opt("port", None, One, Nothing, "port to listen on (8080)"),
-    opt(
-        "spa",
-        None,
-        Flag,
-        Nothing,
-        "what is not there is the homepage",
-    ),
-    opt("ftp", None, Flag, Nothing, "list folders"),
-    opt(
-        "basic-auth-username",
-        None,
-        One,
-        Nothing,
-        "name that is asked for",
-    ),
-    opt("basic-auth-password", None, One, Nothing, "its password"),
-    opt(
-        "monitor",
-        None,
-        Optional(""),
-        Nothing,
-        "of PM2's cloud: ignored",
-    ),
-];
-
 /// The option as the parser knows it.
 pub fn arg(option: &Opt) -> Arg {
     let arg = Arg::new(option.long).long(option.long).help(option.help);

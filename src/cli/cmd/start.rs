@@ -257,32 +257,6 @@ pub fn ecosystem(
     Ok(())
 }
 
-/// A module's apps, ready to be registered: only what its package says and `pm2 set` has stored counts.
-pub fn module_confs(
-    session: &Session,
-    matches: &ArgMatches,
-    apps: &[Map<String, Value>],
-) -> anyhow::Result<Vec<AppConf>> {
-    let mut context = start_context::gather(session, matches, Origin::Config, &[])?;
-    let mut confs = Vec::new();
-    for app in apps {
-        if let Some(folder) = app.get("cwd").and_then(Value::as_str) {
-            folder.clone_into(&mut context.cwd);
-        }
-        match normalise::app(app, &context, config::host_for(app)) {
-            Ok(mut conf) => {
-                conf.0.insert("pmx_module".to_owned(), Value::Bool(true));
-                confs.push(conf);
-            }
-            Err(issues) => {
-                let told: Vec<String> = issues.iter().map(words).collect();
-                bail!("{}", told.join("; "));
-            }
-        }
-    }
-    Ok(confs)
-}
-
 /// Registers apps, all at once. `false` when one was refused; the others run all the same.
 pub fn prepare_all(session: &mut Session, confs: Vec<AppConf>) -> anyhow::Result<bool> {
     let output = session.output;

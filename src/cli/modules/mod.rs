@@ -10,10 +10,14 @@ pub use author::{generate, package, publish};
 use super::cmd::{list, start};
 use super::program;
 use super::session::{Session, Told};
+use super::start_context;
+use crate::config;
+use crate::core::spec::context::Origin;
+use crate::core::spec::normalise::{self, AppConf};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use manifest::Manifest;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -315,12 +319,38 @@ fn run(
     how: Run,
 ) -> anyhow::Result<()> {
     let apps = manifest.apps(how == Run::Tarball, how == Run::Watched)?;
-    let confs = start::module_confs(session, matches, &apps)?;
+    let confs = confs(session, matches, &apps)?;
     stop(session, &manifest.name)?;
     if !start::prepare_all(session, confs)? {
         bail!("it could not be started; see pm2.log in PM2_HOME");
     }
     Ok(())
+}
+
+/// A module's apps, ready to be registered: only what its package says and `pm2 set` has stored counts.
+fn confs(
+    session: &Session,
+    matches: &ArgMatches,
+    apps: &[Map<String, Value>],
+) -> anyhow::Result<Vec<AppConf>> {
+    let mut context = start_context::gather(session, matches, Origin::Config, &[])?;
+    let mut confs = Vec::new();
+    for app in apps {
+        if let Some(folder) = app.get("cwd").and_then(Value::as_str) {
+            folder.clone_into(&mut context.cwd);
+        }
+        match normalise::app(app, &context, config::host_for(app)) {
+            Ok(mut conf) => {
+                conf.0.insert("pmx_module".to_owned(), Value::Bool(true));
+                confs.push(conf);
+            }
+            Err(issues) => {
+                let told: Vec<String> = issues.iter().map(start::words).collect();
+                bail!("{}", told.join("; "));
+            }
+        }
+    }
+    Ok(confs)
 }
 
 /// The ids of a module's processes: of its name, or of `name:part`.
