@@ -263,8 +263,21 @@ fn every_command_of_the_table_has_run() {
         home.run(line).fails(words);
         missing.retain(|name| *name != line[0]);
     }
-    // It writes outside of any home when root runs it.
-    missing.retain(|name| *name != "logrotate");
+    // It writes outside of any home when root runs it; that one talks to a registry.
+    missing.retain(|name| !["logrotate", "publish"].contains(name));
+    // Programs of their own have tests of their own, which run them by these words.
+    let elsewhere = [
+        include_str!("monit.rs"),
+        include_str!("serve.rs"),
+        include_str!("deploy.rs"),
+        include_str!("startup.rs"),
+        include_str!("modules.rs"),
+    ];
+    missing.retain(|name| {
+        !elsewhere
+            .iter()
+            .any(|text| text.contains(&format!("\"{name}\"")))
+    });
     for line in lines {
         home.run(line).ok();
         missing.retain(|name| fornax::cli::cmd::table::find(line[0]).unwrap().name != *name);

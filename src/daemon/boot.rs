@@ -2,6 +2,7 @@
 
 mod end;
 mod legacy;
+mod places;
 
 pub use legacy::check;
 
@@ -26,14 +27,10 @@ use crate::sys::cgroup::CgroupRoot;
 use crate::sys::files::{self, Readers};
 use crate::sys::heap;
 use crate::sys::limits;
-use crate::sys::lockfile::{LockFile, Share};
 use crate::sys::pidfd;
-use crate::sys::private;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,9 +117,9 @@ pub fn run(options: BootOptions, servers: Servers, ready: impl FnOnce()) -> Resu
     limits::raise_open_files();
     let setup = |what| move |source| BootError::Setup { what, source };
     let home = options.home.clone();
-    let others_wrote = prepare_home(&home)?;
+    let others_wrote = places::prepare_home(&home)?;
     let (keeper, mut inherited) = Keeper::connect().map_err(setup("the keeper"))?;
-    let _lock = take_lock(&home, &keeper, inherited.remove(&Key::own(Held::HomeLock)))?;
+    let _lock = places::take_lock(&home, &keeper, inherited.remove(&Key::own(Held::HomeLock)))?;
     let bus = Bus::default();
     telemetry::install(bus.clone(), &home.log_file());
     if others_wrote {
@@ -133,7 +130,7 @@ pub fn run(options: BootOptions, servers: Servers, ready: impl FnOnce()) -> Resu
     }
     let mut open = |held, path: PathBuf| {
         let inherited = inherited.remove(&Key::own(held));
-        listen(&path, &keeper, held, inherited)
+        places::listen(&path, &keeper, held, inherited)
     };
     let (rpc, events) = (
         open(Held::Rpc, home.rpc_socket())?,
@@ -292,7 +289,7 @@ pub fn run(options: BootOptions, servers: Servers, ready: impl FnOnce()) -> Resu
             End::Wanted => {
                 keeper.bye();
                 // At once: whoever connected now would wait for an answer that does not come.
-                remove_sockets(&home);
+                places::remove_sockets(&home);
                 end::tell_mourner(&handle);
                 end::stop_all(&handle).await;
             }
@@ -316,7 +313,7 @@ pub fn run(options: BootOptions, servers: Servers, ready: impl FnOnce()) -> Resu
         std::process::exit(0);
     }
     plane.shutdown();
-    remove_files(&home);
+    places::remove_files(&home);
     Ok(())
 }
 
@@ -327,82 +324,4 @@ fn cgroups() -> Option<Arc<CgroupRoot>> {
         return None;
     }
     CgroupRoot::create(std::process::id()).ok().map(Arc::new)
-}
-
-/// Whether other users could write to the home until now.
-fn prepare_home(home: &Home) -> Result<bool, BootError> {
-    let cannot = |what, path: PathBuf| move |source| BootError::Home { what, path, source };
-    // What is in it holds environments: nobody else's business.
-    let others_wrote =
-        private::folder(home.root()).map_err(cannot("use", home.root().to_owned()))?;
-    for folder in [home.logs(), home.pids(), home.modules()] {
-        std::fs::create_dir_all(&folder).map_err(cannot("create", folder))?;
-    }
-    Ok(others_wrote)
-}
-
-/// One daemon a home: the lock dies with its holders, which are the daemon and its keeper.
-fn take_lock(
-    home: &Home,
-    keeper: &Keeper,
-    inherited: Option<OwnedFd>,
-) -> Result<LockFile, BootError> {
-    let (path, note) = (home.lock_file(), std::process::id().to_string());
-    let lock = match inherited {
-        Some(lock) => LockFile::adopt(&path, lock, note.as_bytes()),
-        None => LockFile::try_acquire(&path, note.as_bytes(), Share::Owner),
-    };
-    let lock = lock.map_err(|error| match error {
-        crate::sys::lockfile::LockError::Held { .. } => BootError::Running {
-            home: home.root().to_owned(),
-        },
-        other => BootError::Home {
-            what: "lock",
-            path: home.lock_file(),
-            source: io::Error::other(other),
-        },
-    })?;
-    keeper
-        .hold(&[(Key::own(Held::HomeLock), lock.as_fd())])
-        .map_err(|source| BootError::Setup {
-            what: "the keeper",
-            source,
-        })?;
-    Ok(lock)
-}
-
-/// The listener that a former daemon has left, or a new one. Under the home's lock a socket that exists is a dead one's.
-fn listen(
-    path: &Path,
-    keeper: &Keeper,
-    held: Held,
-    inherited: Option<OwnedFd>,
-) -> Result<StdUnixListener, BootError> {
-    if let Some(listener) = inherited.filter(|_| path.exists()) {
-        return Ok(listener.into());
-    }
-    let at = |what| {
-        move |source| BootError::Home {
-            what,
-            path: path.to_owned(),
-            source,
-        }
-    };
-    let listener = private::listen(path).map_err(at("listen on"))?;
-    keeper
-        .hold(&[(Key::own(held), listener.as_fd())])
-        .map_err(at("have held"))?;
-    Ok(listener)
-}
-
-fn remove_sockets(home: &Home) {
-    for path in [home.rpc_socket(), home.pub_socket()] {
-        // Gone is what is wanted.
-        let _ = std::fs::remove_file(path);
-    }
-}
-
-fn remove_files(home: &Home) {
-    remove_sockets(home);
-    let _ = std::fs::remove_file(home.pid_file());
 }

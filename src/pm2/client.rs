@@ -73,6 +73,8 @@ pub struct Client {
     path: PathBuf,
     buffer: BytesMut,
     calls: u64,
+    /// An answer that takes longer than the limit is not waited for, whether the daemon lives or not.
+    strict: bool,
 }
 
 impl Client {
@@ -87,13 +89,14 @@ impl Client {
             path: path.to_owned(),
             buffer: BytesMut::new(),
             calls: 0,
+            strict: false,
         })
     }
 
-    /// How long an answer may take; `None` for ever. A call that takes longer is `Broken` by `WouldBlock`, and the
-    /// connection is of no more use.
-    pub fn set_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
-        self.stream.set_read_timeout(limit)
+    /// How long an answer may take at most. A call that takes longer is `Silent`, and the connection is of no more use.
+    pub fn set_limit(&mut self, limit: Duration) -> io::Result<()> {
+        self.strict = true;
+        self.stream.set_read_timeout(Some(limit))
     }
 
     /// Calls and reads the first result (`null` if there is none). Waits as long as the daemon answers a ping.
@@ -240,7 +243,8 @@ impl Client {
         let message = loop {
             match next_message(&mut self.stream, &mut self.buffer) {
                 Ok(message) => break message,
-                Err(error) if alive::timed_out(&error) && alive::answers(&self.path) => {}
+                Err(error)
+                    if !self.strict && alive::timed_out(&error) && alive::answers(&self.path) => {}
                 Err(error) => return Err(self.broken(method, error)),
             }
         };

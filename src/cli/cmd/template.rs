@@ -101,8 +101,15 @@ pub fn examples(_: &Session) -> anyhow::Result<()> {
 }
 
 /// `pm2 logrotate`: the system's logrotate is told of the log files. Fornax rotates by itself; this is for who wants the other.
-pub fn logrotate(session: &Session) -> anyhow::Result<()> {
-    let user = user_name();
+pub fn logrotate(session: &Session, user: Option<&str>) -> anyhow::Result<()> {
+    let user = user.map_or_else(user_name, str::to_owned);
+    // It becomes a file's name and a word in it.
+    if nix::unistd::User::from_name(&user).ok().flatten().is_none() {
+        session
+            .output
+            .error(&format!("User {user:?} cannot be found"));
+        bail!(Told);
+    }
     if !nix::unistd::getuid().is_root() {
         session
             .output

@@ -1,6 +1,5 @@
 //! For a module's author: `module:generate`, `package`, `publish`.
 
-use super::fetch::execute;
 use super::manifest::{self, Manifest};
 use super::tell;
 use crate::cli::session::Session;
@@ -77,19 +76,29 @@ pub fn package(session: &Session, folder: Option<&str>) -> anyhow::Result<()> {
         &format!("Gziping {} to {}", folder.display(), file.display()),
     );
     let exclude = |what: &str| -> OsString { format!("--exclude=./{what}").into() };
-    execute(
-        "tar",
-        &[
-            "-czf".into(),
-            file.clone().into(),
-            "-C".into(),
-            folder.into(),
-            exclude(&name),
-            exclude(".git"),
-            "--transform=s,^\\.,module,".into(),
-            ".".into(),
-        ],
-    )?;
+    let taken: Vec<OsString> = vec![
+        "-czf".into(),
+        "-".into(),
+        "-C".into(),
+        folder.into(),
+        exclude(&name),
+        exclude(".git"),
+        "--transform=s,^\\.,module,".into(),
+        ".".into(),
+    ];
+    // It is there before tar looks: a folder that changes meanwhile is an error of tar's.
+    let into =
+        std::fs::File::create(&file).with_context(|| format!("cannot write {}", file.display()))?;
+    let ended = std::process::Command::new("tar")
+        .args(&taken)
+        .stdout(into)
+        .status()
+        .context("cannot start tar; install it")?;
+    if !ended.success() {
+        // Half of one helps nobody.
+        let _ = std::fs::remove_file(&file);
+        bail!("tar: {ended}");
+    }
     tell(session, &format!("Module packaged in {}", file.display()));
     Ok(())
 }

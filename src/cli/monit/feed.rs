@@ -91,9 +91,9 @@ fn ask(socket: &Path, news: &SyncSender<News>) {
 
 fn apps(client: &mut Option<Client>, socket: &Path) -> Result<Vec<App>, ClientError> {
     if client.is_none() {
-        let fresh = Client::connect(socket)?;
+        let mut fresh = Client::connect(socket)?;
         // Without a limit it would wait for ever, which is no worse than not asking.
-        let _ = fresh.set_timeout(Some(ANSWER_WITHIN));
+        let _ = fresh.set_limit(ANSWER_WITHIN);
         *client = Some(fresh);
     }
     let Some(client) = client else {

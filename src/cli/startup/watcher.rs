@@ -6,7 +6,7 @@ use crate::cli::program;
 use crate::cli::runtime;
 use crate::cli::session::{Session, Told};
 use crate::cli::signals::Signals;
-use crate::pm2::client::Client;
+use crate::pm2::client::{Client, ClientError};
 use crate::sys::notify::Notifier;
 use crate::sys::{pidfd, procfs};
 use anyhow::{Context, bail};
@@ -106,7 +106,7 @@ fn ask(session: &Session, patience: Duration) -> Answer {
         if let Ok(mut client) = Client::connect(&socket) {
             let limit = ANSWER_WITHIN.max(patience);
             let asked = client
-                .set_timeout(Some(limit))
+                .set_limit(limit)
                 .map_err(anyhow::Error::from)
                 .and_then(|()| {
                     let all: Value = client.call("fornaxStatus", &[json!({})])?;
@@ -127,14 +127,7 @@ fn ask(session: &Session, patience: Duration) -> Answer {
 }
 
 fn timed_out(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
-            matches!(
-                error.kind(),
-                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-            )
-        })
-    })
+    matches!(error.downcast_ref(), Some(ClientError::Silent { .. }))
 }
 
 /// Ends a daemon that does not answer. Its keeper starts another one, and no app notices.

@@ -92,7 +92,7 @@ impl Jobs {
     }
 
     /// Queues a prompt and wakes the worker.
-    pub(super) fn push(&self, job: Job) -> Result<(), QueueRefusal> {
+    pub(super) fn push(&self, job: Job, tell: impl FnOnce(usize)) -> Result<(), QueueRefusal> {
         let mut table = self.lock();
         if table.waiting.len() >= MOST_WAITING
             || table.waiting_bytes.saturating_add(job.bytes) > MOST_WAITING_BYTES
@@ -113,6 +113,8 @@ impl Jobs {
         }
         table.waiting_bytes += job.bytes;
         table.waiting.insert(at, Arc::new(job));
+        // Before the worker can take it, as ComfyUI does.
+        tell(table.waiting.len() + usize::from(table.running.is_some()));
         drop(table);
         self.wake.notify_one();
         Ok(())
@@ -231,7 +233,7 @@ mod tests {
     fn lower_numbers_go_first_and_front_overtakes() {
         let jobs = Jobs::default();
         for (number, id) in [(0, "a"), (2, "c"), (1, "b"), (-3, "front")] {
-            jobs.push(job(number, id, 1)).unwrap();
+            jobs.push(job(number, id, 1), |_| ()).unwrap();
         }
         assert_eq!(order(&jobs), ["front", "a", "b", "c"]);
         assert_eq!(jobs.take().unwrap().id, "front");
@@ -246,8 +248,8 @@ mod tests {
     fn an_interrupt_reaches_only_the_prompt_it_names() {
         let jobs = Jobs::default();
         assert!(!jobs.interrupt(None));
-        jobs.push(job(0, "a", 1)).unwrap();
-        jobs.push(job(1, "b", 1)).unwrap();
+        jobs.push(job(0, "a", 1), |_| ()).unwrap();
+        jobs.push(job(1, "b", 1), |_| ()).unwrap();
         jobs.take();
         assert!(!jobs.interrupt(Some("b")));
         assert!(!jobs.is_interrupted());
@@ -260,16 +262,16 @@ mod tests {
     #[test]
     fn the_queue_is_bounded_and_a_clash_is_told() {
         let jobs = Jobs::default();
-        jobs.push(job(0, "a", MOST_WAITING_BYTES)).unwrap();
-        assert_eq!(jobs.push(job(1, "b", 1)), Err(QueueRefusal::Full));
+        jobs.push(job(0, "a", MOST_WAITING_BYTES), |_| ()).unwrap();
+        assert_eq!(jobs.push(job(1, "b", 1), |_| ()), Err(QueueRefusal::Full));
         jobs.delete_waiting(None);
         for number in 0..MOST_WAITING {
-            jobs.push(job(number as i64, "a", 1)).unwrap();
+            jobs.push(job(number as i64, "a", 1), |_| ()).unwrap();
         }
-        assert_eq!(jobs.push(job(0, "b", 1)), Err(QueueRefusal::Full));
+        assert_eq!(jobs.push(job(0, "b", 1), |_| ()), Err(QueueRefusal::Full));
         jobs.take();
         let mut other = job(5, "a", 1);
         other.prompt.insert("1".into(), Value::Null);
-        assert_eq!(jobs.push(other), Err(QueueRefusal::Clash));
+        assert_eq!(jobs.push(other, |_| ()), Err(QueueRefusal::Clash));
     }
 }

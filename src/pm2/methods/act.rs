@@ -105,7 +105,11 @@ pub(super) async fn reload(arg: &Value, handle: &Handle, softly: bool) -> Outcom
         env,
         by_message,
     };
-    match (handle.call(command).await, replaced) {
+    let answer = handle.call(command).await;
+    if let Ok(views) = &answer {
+        versioning::find_out(views, handle);
+    }
+    match (answer, replaced) {
         (Ok(_), Some(old)) => Results(described(&InstanceView {
             retiring: true,
             status: Status::Stopped,

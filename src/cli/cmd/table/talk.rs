@@ -2,7 +2,7 @@
 
 use super::{Entry, Words, optional, word};
 use crate::cli::cmd::{daemon, logs, signal, talk, template};
-use crate::cli::options::LOGS;
+use crate::cli::options::{self, LOGS};
 
 /// What talks to running apps, and what they wrote.
 pub(super) const ENTRIES: &[Entry] = &[
@@ -79,6 +79,6 @@ pub(super) const ENTRIES: &[Entry] = &[
         words: Words::None,
         options: &[],
         help: "tell the system's logrotate of the log files",
-        run: |s, _, _| template::logrotate(s),
+        run: |s, m, _| template::logrotate(s, options::value(m, "user")),
     },
 ];

@@ -59,14 +59,12 @@ pub(super) async fn submit(
         outputs: valid.outputs,
         bytes,
     };
-    match shared.jobs.push(job) {
-        Ok(()) => {
-            shared.tell_queue();
-            Ok(
-                Json(json!({"prompt_id": id, "number": number, "node_errors": valid.node_errors}))
-                    .into_response(),
-            )
-        }
+    let tell = |remaining| shared.clients.broadcast_status(remaining);
+    match shared.jobs.push(job, tell) {
+        Ok(()) => Ok(Json(
+            json!({"prompt_id": id, "number": number, "node_errors": valid.node_errors}),
+        )
+        .into_response()),
         Err(QueueRefusal::Clash) => Err(Denied::Broken),
         Err(QueueRefusal::Full) => Err(Denied::QueueFull),
     }
