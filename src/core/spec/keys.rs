@@ -483,7 +483,7 @@ pub const KEYS: [Key; 64] = [
         "pmx",
         &[Kind::Flag, Kind::Text],
         "true",
-        "false: no agent is put into Node apps. Fornax puts none in either way.",
+        "false: no agent is put into Node apps (docs/node.md).",
     ),
     with_default("automation", FLAG, "true", "false also sets pmx to false."),
     with_default(
