@@ -783,7 +783,7 @@ fn arguments_scripts_and_folders_are_not_run_by_a_shell() {
             .filter(|said| said.contains("a b"))
     });
     assert_eq!(said, "$(touch pwned)|; touch pwned|a b|");
-    // Commands that pm2 7 hands to a shell or a root's file; there are none of these here, and nothing is run for them.
+    // Commands that pm2 7 hands to a shell or a root's file: such words are refused, and nothing is run for them.
     for words in [
         &["startup", "systemd", "--service-name", "x; touch pwned #"][..],
         &["unstartup", "systemd", "--service-name", "x; touch pwned #"],
