@@ -68,6 +68,8 @@ fn examples() -> Vec<PathBuf> {
                 .extension()
                 .is_some_and(|extension| extension == "json")
                 && path.file_name().unwrap() != "package.json"
+                // A workflow, for the workers.
+                && path.file_name().unwrap() != "sample.json"
             {
                 found.push(path);
             }
