@@ -21,8 +21,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut cache = Cache::default();
     let mut ordinal = 0;
     loop {
+        // What was asked before a prompt came is done before it.
+        free(&shared, &mut cache);
         let Some(job) = shared.jobs.take() else {
-            free(&shared, &mut cache);
             shared.jobs.woken().await;
             continue;
         };
@@ -55,7 +56,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
             tokio::time::sleep(LAST_WORDS).await;
             std::process::abort();
         }
-        free(&shared, &mut cache);
     }
 }
 
