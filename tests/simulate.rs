@@ -639,7 +639,7 @@ async fn an_interrupt_ends_only_the_job_it_names() {
 
 #[tokio::test]
 async fn the_queue_can_be_reordered_and_emptied_and_the_history_paged() {
-    let instance = Instance::start("--steps 0 --seconds 0.2").await;
+    let instance = Instance::start("--steps 0 --seconds 0.5").await;
     let mut ids = Vec::new();
     for (number, front) in [("a", false), ("b", false), ("c", false), ("d", true)] {
         let body = json!({"prompt": empty_image(number), "front": front, "prompt_id": format!("job-{number}")});
@@ -649,6 +649,10 @@ async fn the_queue_can_be_reordered_and_emptied_and_the_history_paged() {
                 .unwrap()
                 .to_owned(),
         );
+        // The others come while the first one runs.
+        while number == "a" && instance.get("/queue").await.json()["queue_running"] == json!([]) {
+            tokio::task::yield_now().await;
+        }
     }
     assert_eq!(ids, ["job-a", "job-b", "job-c", "job-d"]);
     let waiting = instance.get("/queue").await.json()["queue_pending"].clone();
