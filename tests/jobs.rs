@@ -246,13 +246,13 @@ fn a_drained_instance_finishes_what_it_has_and_takes_no_more_also_after_the_daem
 fn an_instance_that_hangs_is_given_up_and_the_job_is_done_elsewhere() {
     let machine = Machine::new(&["--seconds 0.2 --fault silence", "--seconds 0.2"], &[]);
     // The first in name is taken first.
-    let id = machine.submit(&json!({"workflow": graph(1), "limits": {"stall_seconds": 3}}));
+    let id = machine.submit(&json!({"workflow": graph(1), "limits": {"stall_seconds": 1}}));
     let done = machine.until(&id, &["done", "failed", "dead"]);
     machine.is_done(&done);
     // On a machine that is busy elsewhere the second attempt may be given up too.
     let (last, before) = kinds(&done)
         .split_last()
-        .map(|(l, b)| (l.clone(), b.to_vec()))
+        .map(|(l, b)| (*l, b.to_vec()))
         .unwrap();
     assert_eq!(last, "success", "{done:#}");
     assert!(
