@@ -245,7 +245,6 @@ fn a_drained_instance_finishes_what_it_has_and_takes_no_more_also_after_the_daem
 #[test]
 fn an_instance_that_hangs_is_given_up_and_the_job_is_done_elsewhere() {
     let machine = Machine::new(&["--seconds 0.2 --fault silence", "--seconds 0.2"], &[]);
-    // The first in name is taken first.
     let id = machine.submit(&json!({"workflow": graph(1), "limits": {"stall_seconds": 1}}));
     let done = machine.until(&id, &["done", "failed", "dead"]);
     machine.is_done(&done);
@@ -257,8 +256,10 @@ fn an_instance_that_hangs_is_given_up_and_the_job_is_done_elsewhere() {
     assert_eq!(last, "success", "{done:#}");
     assert!(before.iter().all(|kind| *kind == "stalled"), "{done:#}");
     if before.is_empty() {
-        // The monitor's own job hung there first, and placement has passed it by.
-        println!("NOT SHOWN in this run: an attempt that stalls; the instance that hangs was busy");
+        // Placement took the other one first. Why it does so in some runs has not been found out.
+        println!(
+            "NOT SHOWN in this run: an attempt that stalls; the job was not given to the one that hangs"
+        );
         return;
     }
     eventually("the one that hung was restarted", || {
