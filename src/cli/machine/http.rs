@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 const HEAD_WITHIN: Duration = Duration::from_secs(120);
 
 /// Where to ask, and as whom.
+#[derive(Debug, Clone)]
 pub struct Api {
     address: String,
     home: PathBuf,
@@ -31,6 +32,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// A header's text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
     /// The next piece; `None` at its end.
     pub async fn piece(&mut self) -> anyhow::Result<Option<Bytes>> {
         while let Some(frame) = self.response.frame().await {

@@ -15,6 +15,7 @@ pub mod status;
 pub mod takeover;
 mod targets;
 pub mod up;
+mod worker;
 
 use super::program;
 use super::session::Session;
@@ -32,6 +33,7 @@ Fornax's own commands:
   jobs               list, show and cancel jobs
   drain NAME         finish its running job and take no more (--undo: take jobs again)
   wait NAME          until it is healthy (--timeout 60s)
+  worker --redis URL take jobs for this machine from a queue in Redis, which several machines may share
   check FILE         what an ecosystem file's apps come out as, or what is wrong with it
   takeover           move the apps of a running PM2 to Fornax
   gpu list           the GPUs, and who owns them
@@ -70,6 +72,8 @@ enum Command {
     Drain(jobs::DrainArgs),
     /// Wait until services are healthy.
     Wait(jobs::WaitArgs),
+    /// Take jobs for this machine from a queue in Redis.
+    Worker(Box<worker::WorkerArgs>),
     /// What an ecosystem file's apps come out as, or what is wrong with it.
     Check(check::CheckArgs),
     /// Move the apps of a running PM2 to Fornax.
@@ -98,6 +102,7 @@ pub fn is_ours(word: &str) -> bool {
             | "jobs"
             | "drain"
             | "wait"
+            | "worker"
             | "check"
             | "takeover"
             | "gpu"
@@ -125,6 +130,7 @@ pub fn run(words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
         Command::Jobs(args) => jobs::run(&mut plain_session(), args),
         Command::Drain(args) => jobs::drain(&mut plain_session(), &args),
         Command::Wait(args) => jobs::wait(&mut plain_session(), &args),
+        Command::Worker(args) => worker::run(&mut plain_session(), &args),
         Command::Check(args) => check::run(&plain_session(), &args),
         Command::Takeover(args) => takeover::run(&mut plain_session(), &args),
         Command::Gpu(args) => gpu::run(&args),

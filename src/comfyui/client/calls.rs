@@ -152,6 +152,11 @@ impl Client {
         self.json(Ask::get("/system_stats")).await
     }
 
+    /// `GET /models`: the names of the model folders.
+    pub async fn model_folders(&self) -> Result<Vec<String>, ClientError> {
+        self.json(Ask::get("/models")).await
+    }
+
     /// `GET /models/{folder}`: the files in one model folder; `None` for a folder it does not know.
     pub async fn models(&self, folder: &str) -> Result<Option<Vec<String>>, ClientError> {
         match self
