@@ -9,6 +9,7 @@ pub mod jobs;
 pub mod model_server;
 pub mod pm2_client;
 pub mod raw_rpc;
+pub mod redis;
 pub mod successor;
 
 pub use home::{Home, Ran, eventually};
