@@ -91,7 +91,7 @@ fn two_machines_share_one_queue_and_killing_one_loses_nothing() {
             .map(|result| result["machine"].clone())
             .collect();
         let at = |name: &str| machines.iter().filter(|machine| *machine == name).count();
-        (at("one") > 0 && at("two") > 0).then(|| machines.len())
+        (at("one") > 0 && at("two") > 0).then_some(machines.len())
     });
     assert!(both < 24, "all was done before anything was killed");
     // A worker that is killed and started again goes on with what it had, and nothing is run twice for it.
