@@ -15,6 +15,10 @@ pub const LINE_LIMIT: usize = 1 << 20;
 /// Stands at the end of a piece of an overlong line; the next line of the log goes on with it.
 pub const CUT_MARK: &[u8] = b" [fornax: line continues]";
 
+/// At most this much of an unfinished line is shown before it ends, in bytes. Less than [`REDRAW_LIMIT`]: a line of which more was
+/// shown than what a cut leaves would be told twice.
+pub const SHOW_LIMIT: usize = 16 << 10;
+
 /// A buffer of a stream keeps at most this much room while it is idle. In bytes.
 const KEEP_ROOM: usize = 4 << 10;
 
@@ -25,6 +29,8 @@ pub struct LineSplitter {
     held: Vec<u8>,
     /// Up to here `held` is known to need no cut; below `redraw_limit` nothing was looked at.
     searched: usize,
+    /// So much of `held` was shown already: it is not cut within that.
+    shown: usize,
     made: Vec<u8>,
     redraw_limit: usize,
     line_limit: usize,
@@ -53,16 +59,19 @@ impl LineSplitter {
         Self {
             held: Vec::new(),
             searched: 0,
+            shown: 0,
             made: Vec::new(),
             redraw_limit,
             line_limit: line_limit.max(redraw_limit + 1).max(5),
         }
     }
 
-    /// A new splitter that goes on where another one with the same limits stood: `unfinished` is what that one held.
-    pub fn resuming(mut self, unfinished: Vec<u8>) -> Self {
+    /// A new splitter that goes on where another one with the same limits stood: `unfinished` is what that one held, and `shown`
+    /// bytes of it were shown.
+    pub fn resuming(mut self, unfinished: Vec<u8>, shown: usize) -> Self {
         self.searched = self.searched_of(unfinished.len());
         self.held = unfinished;
+        self.set_shown(shown);
         self
     }
 
@@ -71,9 +80,20 @@ impl LineSplitter {
         self.held.len()
     }
 
-    /// The unfinished line: all the state that a splitter has.
+    /// The unfinished line: with how much of it was shown, all the state that a splitter has.
     pub fn unfinished(&self) -> &[u8] {
         &self.held
+    }
+
+    /// What of the unfinished line may be shown before it ends: its first [`SHOW_LIMIT`] bytes.
+    pub fn showable(&self) -> &[u8] {
+        let most = SHOW_LIMIT.min(self.redraw_limit - 1);
+        &self.held[..self.held.len().min(most)]
+    }
+
+    /// So much of [`LineSplitter::showable`] is shown: what comes of this line begins with it.
+    pub fn set_shown(&mut self, bytes: usize) {
+        self.shown = bytes.min(self.showable().len());
     }
 
     /// Of so many bytes that are held because they need no cut, how many need not be looked at again.
@@ -143,7 +163,7 @@ impl LineSplitter {
         let mut from = 0;
         while let Some((at, marked)) = next_cut(
             &self.held[from..content_end],
-            self.searched,
+            self.searched.max(self.shown),
             self.redraw_limit,
             self.line_limit,
         ) {
@@ -152,12 +172,12 @@ impl LineSplitter {
                 .extend_from_slice(if marked { CUT_MARK } else { b"" });
             self.made.push(b'\n');
             from += at;
-            self.searched = 0;
+            (self.searched, self.shown) = (0, 0);
         }
         if ended {
             self.made.extend_from_slice(&self.held[from..]);
             self.held.clear();
-            self.searched = 0;
+            (self.searched, self.shown) = (0, 0);
             if self.held.capacity() > KEEP_ROOM {
                 self.held = Vec::new();
             }
@@ -181,7 +201,7 @@ impl LineSplitter {
 }
 
 /// Where the line that begins with `content` must be cut, and whether that is marked; `None`: nowhere so far.
-/// Content before `searched` is known to need no cut.
+/// Before `searched` there is to be no cut.
 fn next_cut(
     content: &[u8],
     searched: usize,
@@ -191,10 +211,11 @@ fn next_cut(
     if content.len() <= redraw_limit {
         return None;
     }
+    let from = searched.saturating_sub(1);
     if searched < redraw_limit
-        && let Some(at) = memrchr(b'\r', &content[..redraw_limit])
+        && let Some(at) = memrchr(b'\r', &content[from..redraw_limit])
     {
-        return Some((at + 1, false));
+        return Some((from + at + 1, false));
     }
     let start = searched.max(redraw_limit);
     let window = content
@@ -459,10 +480,35 @@ mod tests {
                     out.extend_from_slice(whole.body);
                 }
                 let unfinished = splitter.unfinished().to_vec();
-                splitter = LineSplitter::with_limits(16, 40).resuming(unfinished);
+                splitter = LineSplitter::with_limits(16, 40).resuming(unfinished, 0);
             }
             out.extend_from_slice(splitter.finish());
             prop_assert_eq!(out, want);
+        }
+
+        #[test]
+        fn what_was_shown_is_how_its_line_begins(data in bytes(), shows in proptest::collection::vec(any::<bool>(), 200), step in 1usize..60) {
+            let (mut splitter, mut out, mut shown) = (LineSplitter::with_limits(16, 40), Vec::new(), Vec::new());
+            for (chunk, show) in data.chunks(step).zip(shows) {
+                let whole = splitter.push(chunk);
+                let lines = [whole.head, whole.body].concat();
+                if !lines.is_empty() {
+                    prop_assert!(lines.starts_with(&shown), "{lines:?} does not begin with {shown:?}");
+                    shown.clear();
+                }
+                out.extend_from_slice(&lines);
+                if show {
+                    shown = splitter.showable().to_vec();
+                    splitter.set_shown(shown.len());
+                }
+                splitter = LineSplitter::with_limits(16, 40).resuming(splitter.unfinished().to_vec(), shown.len());
+            }
+            let last = splitter.finish();
+            prop_assert!(last.starts_with(&shown));
+            out.extend_from_slice(last);
+            // Where nothing must be cut, nothing else has changed.
+            let cut = data.split(|byte| *byte == b'\n').any(|line| line.len() > 16);
+            prop_assert!(cut || out == run(&[&data], 16, 40));
         }
 
         #[test]

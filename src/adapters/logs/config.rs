@@ -5,6 +5,7 @@ use crate::core::spec::fornax::LogRotation;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How lines are written (pm2 7.0.4: `log_type`, `log_date_format`, `time`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,6 +62,8 @@ pub struct LogOptions {
     pub follower_bytes: usize,
     /// How many batches a follower's queue holds. Default 1024.
     pub follower_batches: usize,
+    /// How long an unfinished line waits before its file shows it. Default 1 s.
+    pub show_after: Duration,
 }
 
 impl Default for LogOptions {
@@ -68,6 +71,7 @@ impl Default for LogOptions {
         Self {
             follower_bytes: 1 << 20,
             follower_batches: 1024,
+            show_after: Duration::from_secs(1),
         }
     }
 }

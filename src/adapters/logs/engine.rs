@@ -51,6 +51,9 @@ pub(super) struct Engine {
     next_token: u64,
     pub(super) read_bytes: u64,
     pub(super) wakeups: u64,
+    /// How long an unfinished line waits to be shown, and when the first of them has waited that long.
+    show_after: Duration,
+    show_at: Option<Instant>,
     pub(super) ending: bool,
     /// At the end pipes are emptied and unfinished lines are written.
     pub(super) draining: bool,
@@ -62,6 +65,7 @@ impl Engine {
         commands: Receiver<Command>,
         bell: Arc<Bell>,
         journal: Option<Journal>,
+        show_after: Duration,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&bell.event, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
@@ -82,6 +86,8 @@ impl Engine {
             next_token: BELL + 1,
             read_bytes: 0,
             wakeups: 0,
+            show_after,
+            show_at: None,
             ending: false,
             draining: true,
         })
@@ -120,6 +126,9 @@ impl Engine {
                 self.take_commands(now);
             }
             self.outlets.retry(now);
+            if self.show_at.is_some_and(|at| at <= now.at) {
+                self.show_unfinished(now);
+            }
             self.zip_next();
             if roomy
                 && read > 0
@@ -134,9 +143,10 @@ impl Engine {
         self.end();
     }
 
-    /// Sinks in trouble are tried again; otherwise only pipes and commands wake us.
+    /// Sinks in trouble are tried again, and unfinished lines shown; otherwise only pipes and commands wake us.
     fn timeout(&self) -> EpollTimeout {
-        let Some(at) = self.outlets.sinks.retry_at() else {
+        let times = [self.outlets.sinks.retry_at(), self.show_at];
+        let Some(at) = times.into_iter().flatten().min() else {
             return EpollTimeout::NONE;
         };
         let wait = at.saturating_duration_since(Instant::now()).as_millis() + 1;
@@ -161,6 +171,7 @@ impl Engine {
         match source.pump(run, &mut self.buffer, &mut self.outlets, now) {
             Read::Some(length) => {
                 self.read_bytes += length as u64;
+                self.show_at = self.show_at.or_else(|| source.shows_at(self.show_after));
                 (length, roomy)
             }
             Read::Empty => (0, true),
@@ -197,8 +208,9 @@ impl Engine {
                 Ok(room) => {
                     let lane = self.outlets.lane(key, &run, stream, &logs.config, now);
                     let roomy = room >= ROOMY_BYTES;
-                    self.sources
-                        .insert(token, Source::new(fd, roomy, lane, &mut self.outlets, now));
+                    let source = Source::new(fd, roomy, lane, &mut self.outlets, now);
+                    self.show_at = self.show_at.or_else(|| source.shows_at(self.show_after));
+                    self.sources.insert(token, source);
                     run.open[at] = Some(token);
                 }
                 Err(error) => {
@@ -207,6 +219,19 @@ impl Engine {
             }
         }
         self.runs.insert(key, run);
+    }
+
+    /// Shows the unfinished lines that have waited for it, and looks when the next one will have.
+    fn show_unfinished(&mut self, now: Moment) {
+        let mut next = None;
+        for source in self.sources.values_mut() {
+            let after = self.show_after;
+            if source.shows_at(after).is_some_and(|at| at <= now.at) {
+                source.show(&mut self.outlets, now);
+            }
+            next = source.shows_at(after).into_iter().chain(next).min();
+        }
+        self.show_at = next;
     }
 
     /// Reads what a run's pipes hold now and writes it all, unfinished lines too.

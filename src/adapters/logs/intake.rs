@@ -5,6 +5,7 @@ use super::format::{Formatter, Moment};
 use super::hub::{Batch, Hub};
 use super::journal::Book;
 use super::owners::Owner;
+use super::shown::Piece;
 use super::sinks::Sinks;
 use crate::core::ids::{Generation, PmId, Stream};
 use crate::core::logline::count_lines;
@@ -47,6 +48,8 @@ pub(super) struct Lane {
     sink: u64,
     combined: Option<u64>,
     disabled: bool,
+    /// Which of its files show an unfinished line.
+    shows: [bool; 2],
     /// The slots of the files that are written, in the journal; `None`: one of them has none.
     pub(super) slots: Option<[Option<u32>; 2]>,
 }
@@ -121,7 +124,24 @@ impl Lane {
 
     /// The sinks it holds.
     pub fn sinks(&self) -> impl Iterator<Item = u64> + use<> {
-        [Some(self.sink), self.combined].into_iter().flatten()
+        self.places().into_iter().flatten()
+    }
+
+    fn places(&self) -> [Option<u64>; 2] {
+        [Some(self.sink), self.combined]
+    }
+
+    /// Whether some file shows less than this much of the unfinished line, of which so much is shown.
+    pub fn shows_less(&self, shown: [usize; 2], most: usize) -> bool {
+        (self.shows.into_iter().zip(shown)).any(|(shows, shown)| shows && shown < most)
+    }
+
+    /// Of what was shown of a line in the files of `before`, what its own files still show.
+    pub fn still_shown(&self, before: &Lane, shown: [usize; 2]) -> [usize; 2] {
+        [0, 1].map(|at| {
+            let same = self.places()[at] == before.places()[at] && self.shows[at];
+            if same { shown[at] } else { 0 }
+        })
     }
 }
 
@@ -164,6 +184,9 @@ impl Outlets {
                 .acquire(Some(path), own, config.rotation, now, &mut self.book)
         });
         let formatter = Formatter::new(&config.format, stream, key.0, &run.name);
+        let has_file = |id: u64| self.sinks.get(id).is_some_and(|sink| sink.path.is_some());
+        let shows = [Some(sink), combined]
+            .map(|id| !config.disabled && formatter.is_raw() && id.is_some_and(has_file));
         let owner = Arc::new(Owner {
             instance: key.0,
             name: Arc::clone(&run.name),
@@ -185,6 +208,7 @@ impl Outlets {
             sink,
             combined,
             disabled: config.disabled,
+            shows,
             slots,
         }
     }
@@ -207,8 +231,15 @@ impl Outlets {
         self.sinks.retry_all(now, &mut self.book);
     }
 
-    /// Writes two parts of whole lines as one.
-    pub(super) fn write(&mut self, lane: &mut Lane, run: &mut Run, parts: [&[u8]; 2], now: Moment) {
+    /// Writes two parts of whole lines as one. `shown`: how much of the first line each file shows already.
+    pub(super) fn write(
+        &mut self,
+        lane: &mut Lane,
+        run: &mut Run,
+        parts: [&[u8]; 2],
+        shown: [usize; 2],
+        now: Moment,
+    ) {
         let [head, body] = parts;
         if head.is_empty() && body.is_empty() {
             return;
@@ -233,12 +264,18 @@ impl Outlets {
             (self.text.as_slice(), count)
         };
         let owner = &lane.owner;
-        let first_seq = self
-            .sinks
-            .append(lane.sink, text, count, owner, now, &mut self.book);
+        let piece = |shown: usize| Piece {
+            text: text.get(shown..).unwrap_or_default(),
+            count,
+            owner,
+            generation: lane.generation,
+            slot: None,
+            shown,
+        };
+        let [own, other] = shown.map(piece);
+        let first_seq = self.sinks.append(lane.sink, &own, now, &mut self.book);
         if let Some(combined) = lane.combined {
-            self.sinks
-                .append(combined, text, count, owner, now, &mut self.book);
+            self.sinks.append(combined, &other, now, &mut self.book);
         }
         if !self.hub.is_empty() && self.hub.wants(owner) {
             let text = Bytes::copy_from_slice(text);
@@ -249,6 +286,33 @@ impl Outlets {
         }
         if self.text.capacity() > KEEP_ROOM {
             self.text = Vec::new();
+        }
+    }
+
+    /// Shows `line`, the beginning of an unfinished one, in its files; `shown` tells how much of it each of them shows.
+    pub(super) fn show(
+        &mut self,
+        lane: &Lane,
+        slot: Option<u32>,
+        line: &[u8],
+        shown: &mut [usize; 2],
+        now: Moment,
+    ) {
+        for (at, sink) in lane.places().into_iter().enumerate() {
+            let piece = Piece {
+                text: line.get(shown[at]..).unwrap_or_default(),
+                count: 0,
+                owner: &lane.owner,
+                generation: lane.generation,
+                slot,
+                shown: shown[at],
+            };
+            if let Some(sink) = sink.filter(|_| lane.shows[at] && !piece.text.is_empty())
+                && self.sinks.show(sink, &piece, now, &mut self.book)
+            {
+                shown[at] = line.len();
+            }
+            self.book.next_file();
         }
     }
 }

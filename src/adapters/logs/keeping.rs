@@ -6,13 +6,13 @@ use super::index::{Index, Mark};
 use super::journal::{Book, FoundSink, Progress, RECORD_WORDS, SavedSpan};
 use super::owners::{Owner, Owners};
 use super::rotate;
+use super::shown::{Piece, Tail};
 use super::sink::Sink;
 use super::stats::SinkStats;
 use super::trouble::Trouble;
 use crate::core::logline::count_lines;
 use memchr::{memchr, memrchr};
 use std::io;
-use std::sync::Arc;
 
 /// A number of a line or a file that is larger makes no sense.
 const MOST_LINES: u64 = 1 << 60;
@@ -30,8 +30,15 @@ impl Sink {
     }
 
     /// Whether something had been begun here; what makes no sense is nothing.
-    fn may_be_of(&self, was: Progress) -> bool {
+    pub(super) fn may_be_of(&self, was: Progress) -> bool {
         (self.file_no..MOST_LINES).contains(&was.file_no)
+    }
+
+    /// Whether the interrupted turn began with the file that the turns before it had left: with its tail.
+    pub(super) fn was_there(&self, was: Progress) -> bool {
+        let (dev, ino) = was.identity;
+        let begun = FilePrint::from_words([dev, ino, was.size.saturating_sub(was.done)]);
+        self.left == begun
     }
 
     fn record(&self) -> [u64; RECORD_WORDS] {
@@ -59,11 +66,12 @@ impl Sink {
             dev,
             ino,
             size,
+            Tail::word(self.tail.as_ref()),
         ]
     }
 
     /// A sink of an adopted journal.
-    pub(super) fn restored(found: FoundSink, now: Moment) -> Self {
+    pub(super) fn restored(found: FoundSink, now: Moment, book: &Book) -> Self {
         let mut sink = Sink::new(found.path, now);
         sink.seat = Some(found.seat);
         sink.rotation = found.rotation;
@@ -83,6 +91,7 @@ impl Sink {
             dev,
             ino,
             size,
+            tail,
         ] = found.record;
         // Its first turn may be the interrupted one: then this is known already.
         sink.index = Index::restored(found.marks);
@@ -106,28 +115,25 @@ impl Sink {
         };
         sink.trouble = Trouble::from_words([trouble, trouble_lines, trouble_bytes], now);
         sink.left = FilePrint::from_words([dev, ino, size]);
+        sink.tail = Tail::from_word(tail, |slot| book.waiting_at(slot));
         sink
     }
 
-    /// Completes what an interrupted turn was writing here: `text`, `count` lines. `was` tells how far it came.
-    pub(super) fn resume(
-        &mut self,
-        text: &[u8],
-        count: u64,
-        owner: &Arc<Owner>,
-        was: Progress,
-        now: Moment,
-        book: &mut Book,
-    ) {
+    /// Completes what an interrupted turn was writing here. `was` tells how far it came.
+    pub(super) fn resume(&mut self, piece: &Piece, was: Progress, now: Moment, book: &mut Book) {
         if !self.may_be_of(was) || self.path.is_none() {
             self.index.forget_from(self.next_seq);
-            self.append(text, count, owner, now, book);
+            self.append(piece, now, book);
             return;
         }
         self.used_at = now.at;
         self.file_no = was.file_no;
+        if !was.cuts && self.must_cut(piece) || !self.was_there(was) {
+            self.tail = None;
+        }
         let first = self.next_seq;
-        self.owners.note(first, owner);
+        let (text, before) = self.begun(piece, was.cuts);
+        let (text, count) = (text.as_ref(), before + piece.count);
         self.next_seq += count;
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut done = size(was.done).min(text.len());
@@ -144,12 +150,16 @@ impl Sink {
             self.count_written(part as u64, more, first + lines);
             (done, lines) = (done + part, lines + more);
         }
-        book.found_done(done, self.left.as_ref().map_or(0, FilePrint::size));
+        let size_now = self.left.as_ref().map_or(0, FilePrint::size);
+        if done > 0 || size_now != was.size {
+            self.tail = None;
+        }
+        book.found_done(done, size_now);
         if done < text.len() {
             if self.is_ready(now) {
                 self.write_lines(&text[done..], first + lines, count - lines, now, book);
             } else {
-                self.count_dropped((text.len() - done) as u64, count - lines);
+                self.give_up((text.len() - done) as u64, count - lines);
             }
         }
         self.save(book);
@@ -176,7 +186,7 @@ impl Sink {
         book.commit();
     }
 
-    fn resume_rotation(&mut self, was: Progress, book: &mut Book) {
+    pub(super) fn resume_rotation(&mut self, was: Progress, book: &mut Book) {
         let Some(path) = &self.path else { return };
         let is_there = FilePrint::of(path).is_some_and(|found| found.identity() == was.identity);
         let retain = u64::from(self.rotation.retain);
@@ -190,7 +200,7 @@ impl Sink {
         };
         match shifted {
             Ok(()) => {
-                self.left = None;
+                (self.left, self.tail) = (None, None);
                 self.has_rotated();
                 book.rotated(self.file_no);
             }
@@ -202,7 +212,13 @@ impl Sink {
     }
 
     /// Finds out how much of `part` had reached the file, and completes a torn line; returns how much stands now, whole lines.
-    fn resume_part(&mut self, part: &[u8], seq: u64, was: Progress, now: Moment) -> usize {
+    pub(super) fn resume_part(
+        &mut self,
+        part: &[u8],
+        seq: u64,
+        was: Progress,
+        now: Moment,
+    ) -> usize {
         let Some(path) = self.path.clone() else {
             return 0;
         };
@@ -216,7 +232,7 @@ impl Sink {
                 ends: self.disk_seq,
                 at_ms: now.wall_ms,
                 file_no: self.file_no,
-                offset: was.size,
+                offset: was.size.saturating_sub(self.tail_len()),
             });
             &path
         } else if is_ours(&first) {
@@ -264,12 +280,6 @@ fn complete(file: &mut LogFile, part: &[u8], from: u64) -> io::Result<usize> {
 impl SavedSpan {
     /// Its stream, without the names: who attaches the instance again brings them.
     pub(super) fn owner(&self) -> Owner {
-        let (name, namespace) = ("".into(), "".into());
-        Owner {
-            instance: self.instance,
-            name,
-            namespace,
-            stream: self.stream,
-        }
+        Owner::nameless(self.instance, self.stream)
     }
 }

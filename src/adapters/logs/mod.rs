@@ -30,6 +30,7 @@ mod plane;
 mod recovery;
 mod replay;
 mod rotate;
+mod shown;
 mod sink;
 mod sink_files;
 mod sinks;

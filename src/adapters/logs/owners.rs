@@ -35,6 +35,19 @@ pub(super) struct Owners {
     rewritten: bool,
 }
 
+impl Owner {
+    /// A stream of which an earlier process has not handed on the names.
+    pub fn nameless(instance: PmId, stream: Stream) -> Self {
+        let (name, namespace) = ("".into(), "".into());
+        Self {
+            instance,
+            name,
+            namespace,
+            stream,
+        }
+    }
+}
+
 impl Owners {
     /// Spans of an earlier process, oldest first: the first line of each, and whose it is.
     pub fn restored(spans: impl IntoIterator<Item = (u64, Owner)>) -> Self {

@@ -72,7 +72,7 @@ impl LogPlane {
     /// handed on. An adopted one is gone on from: first what was being written is completed, before anything else is done.
     pub fn start(options: LogOptions, journal: Option<Journal>) -> io::Result<Self> {
         let (mailbox, commands, bell) = Mailbox::new()?;
-        let engine = Engine::new(mailbox.clone(), commands, bell, journal)?;
+        let engine = Engine::new(mailbox.clone(), commands, bell, journal, options.show_after)?;
         let missed_total = engine.missed_total();
         let thread = std::thread::Builder::new()
             .name("fornax-logs".to_owned())

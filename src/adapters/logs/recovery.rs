@@ -2,9 +2,12 @@
 
 use super::format::{Moment, Style};
 use super::intake::Outlets;
-use super::journal::{Head, Interrupted, Kind, SavedSpan};
+use super::journal::{Head, Interrupted, Kind, StreamKey};
+use super::owners::Owner;
+use super::shown::Piece;
 use super::source::ReadBuffer;
 use crate::core::logline::LineSplitter;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 impl Outlets {
@@ -25,7 +28,7 @@ impl Outlets {
         };
         match turn.kind {
             Kind::Data if turn.taken == 0 => self.book.cancel(),
-            Kind::Data | Kind::Finish => self.complete(&turn, shared.bytes(), then),
+            Kind::Data | Kind::Finish | Kind::Show => self.complete(&turn, shared.bytes(), then),
             Kind::Notice => {
                 let slot = turn.sinks[0];
                 match slot.and_then(|slot| self.sinks.at_slot(slot)) {
@@ -52,33 +55,45 @@ impl Outlets {
             return self.book.cancel();
         };
         let unfinished = self.book.unfinished(&seat);
-        let mut splitter = LineSplitter::default().resuming(unfinished);
-        let lines = if turn.kind == Kind::Finish {
-            splitter.finish().to_vec()
-        } else {
-            let whole = splitter.push(&bytes[..turn.taken]);
-            [whole.head, whole.body].concat()
+        let mut shown = seat.shown().map(|shown| shown.min(unfinished.len()));
+        let most_shown = shown.into_iter().max().unwrap_or(0);
+        let mut splitter = LineSplitter::default().resuming(unfinished, most_shown);
+        let lines = match turn.kind {
+            Kind::Finish => splitter.finish().to_vec(),
+            Kind::Data => {
+                let whole = splitter.push(&bytes[..turn.taken]);
+                [whole.head, whole.body].concat()
+            }
+            Kind::Show | Kind::Notice => Vec::new(),
         };
+        if turn.kind == Kind::Show {
+            self.complete_show(turn, key, splitter.showable(), &mut shown, then);
+        }
         if !lines.is_empty() {
             let mut text = Vec::new();
             let count = Style::of(turn.style).write(&lines, &turn.decor, &mut text);
-            let (instance, _, stream) = key;
-            let owner = SavedSpan {
-                from: 0,
-                instance,
-                stream,
-            };
-            let owner = Arc::new(owner.owner());
+            let (instance, generation, stream) = key;
+            let owner = Arc::new(Owner::nameless(instance, stream));
             for (ordinal, slot) in (0..).zip(turn.sinks) {
                 let was = match ordinal.cmp(&turn.progress.ordinal) {
-                    std::cmp::Ordering::Less => continue,
-                    std::cmp::Ordering::Equal => turn.progress,
-                    std::cmp::Ordering::Greater => Default::default(),
+                    Ordering::Less => continue,
+                    Ordering::Equal => turn.progress,
+                    Ordering::Greater => Default::default(),
                 };
                 if let Some(sink) = slot.and_then(|slot| self.sinks.at_slot(slot)) {
-                    sink.resume(&text, count, &owner, was, then, &mut self.book);
+                    let shown = shown[ordinal as usize];
+                    let piece = Piece {
+                        text: text.get(shown..).unwrap_or_default(),
+                        count,
+                        owner: &owner,
+                        generation,
+                        slot: None,
+                        shown,
+                    };
+                    sink.resume(&piece, was, then, &mut self.book);
                 }
             }
+            shown = [0; 2];
             tracing::info!(
                 bytes = turn.taken,
                 lines = count,
@@ -87,8 +102,43 @@ impl Outlets {
         }
         let grown = lines.is_empty();
         self.book
-            .commit_stream(&mut seat, splitter.unfinished(), grown);
+            .commit_stream(&mut seat, splitter.unfinished(), grown, shown);
         self.book.waiting.insert(key, seat);
+    }
+
+    /// Finds out which files an interrupted turn has shown an unfinished line in.
+    fn complete_show(
+        &mut self,
+        turn: &Interrupted,
+        key: StreamKey,
+        line: &[u8],
+        shown: &mut [usize; 2],
+        then: Moment,
+    ) {
+        let (instance, generation, stream) = key;
+        let owner = Arc::new(Owner::nameless(instance, stream));
+        for (ordinal, slot) in turn.sinks.into_iter().enumerate() {
+            let Some(sink) = slot.and_then(|slot| self.sinks.at_slot(slot)) else {
+                continue;
+            };
+            let piece = Piece {
+                text: line.get(shown[ordinal]..).unwrap_or_default(),
+                count: 0,
+                owner: &owner,
+                generation,
+                slot: Some(turn.stream),
+                shown: shown[ordinal],
+            };
+            match (ordinal as u64).cmp(&turn.progress.ordinal) {
+                Ordering::Less => shown[ordinal] = sink.shows(&piece).unwrap_or(shown[ordinal]),
+                Ordering::Equal => {
+                    if sink.resume_show(&piece, turn.progress, then, &mut self.book) {
+                        shown[ordinal] = line.len();
+                    }
+                }
+                Ordering::Greater => {}
+            }
+        }
     }
 
     /// Nobody will come any more for streams that wait: their unfinished lines are written.
@@ -112,18 +162,22 @@ impl Outlets {
                 });
                 let mut text = Vec::new();
                 let count = style.write(&line, &decor, &mut text);
-                let owner = SavedSpan {
-                    from: 0,
-                    instance,
-                    stream,
-                };
-                let owner = Arc::new(owner.owner());
-                for slot in sinks.into_iter().flatten() {
-                    if let Some(sink) = self.sinks.at_slot(slot) {
-                        sink.append(&text, count, &owner, now, &mut self.book);
+                let shown = seat.shown();
+                let owner = Arc::new(Owner::nameless(instance, stream));
+                for (slot, shown) in sinks.into_iter().zip(shown) {
+                    let piece = Piece {
+                        text: text.get(shown..).unwrap_or_default(),
+                        count,
+                        owner: &owner,
+                        generation,
+                        slot: None,
+                        shown,
+                    };
+                    if let Some(sink) = slot.and_then(|slot| self.sinks.at_slot(slot)) {
+                        sink.append(&piece, now, &mut self.book);
                     }
                 }
-                self.book.commit_stream(&mut seat, &[], false);
+                self.book.commit_stream(&mut seat, &[], false, [0; 2]);
             }
             self.book.free_stream(&seat);
         }

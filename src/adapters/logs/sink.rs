@@ -4,8 +4,9 @@ use super::disk::{FilePrint, LogFile, Outside};
 use super::format::Moment;
 use super::index::{Index, Mark};
 use super::journal::{Book, SinkSeat};
-use super::owners::{Owner, Owners};
+use super::owners::Owners;
 use super::rotate;
+use super::shown::{Piece, Tail};
 use super::stats::SinkStats;
 use super::trouble::Trouble;
 use crate::core::logline::count_lines;
@@ -14,7 +15,6 @@ use memchr::{memchr, memrchr};
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often the path is checked to still name our file, at most, and only while lines are written.
@@ -39,6 +39,8 @@ pub(super) struct Sink {
     pub(super) owners: Owners,
     pub(super) rotation: LogRotation,
     pub(super) trouble: Option<Trouble>,
+    /// An unfinished line of which the file shows the beginning.
+    pub(super) tail: Option<Tail>,
     checked_at: Instant,
     rotate_at: Option<Instant>,
     /// Rotated files that wait to be compressed, by number.
@@ -71,6 +73,7 @@ impl Sink {
             owners: Owners::default(),
             rotation: LogRotation::default(),
             trouble: None,
+            tail: None,
             checked_at: now.at,
             rotate_at: None,
             unzipped: VecDeque::new(),
@@ -94,30 +97,26 @@ impl Sink {
         }
     }
 
-    /// Writes whole lines (`count` of them) and returns the first one's number. Lines that cannot be written are counted.
-    pub fn append(
-        &mut self,
-        lines: &[u8],
-        count: u64,
-        owner: &Arc<Owner>,
-        now: Moment,
-        book: &mut Book,
-    ) -> u64 {
+    /// Writes whole lines and returns the first one's number. Lines that cannot be written are counted.
+    pub fn append(&mut self, piece: &Piece, now: Moment, book: &mut Book) -> u64 {
         self.used_at = now.at;
         let writable = self.path.is_some() && self.is_ready(now);
+        let cuts = writable && self.must_cut(piece);
+        book.cutting(cuts);
         let first = self.next_seq;
-        self.owners.note(first, owner);
+        let (lines, before) = self.begun(piece, cuts);
+        let count = before + piece.count;
         self.next_seq += count;
         if self.path.is_none() {
             self.stats.lines += count;
         } else if writable {
-            self.write_lines(lines, first, count, now, book);
+            self.write_lines(&lines, first, count, now, book);
         } else {
-            self.count_dropped(lines.len() as u64, count);
+            self.give_up(lines.len() as u64, count);
         }
         self.save(book);
         book.next_file();
-        first
+        first + before
     }
 
     /// Whether lines can be written now: opens the file. What is in trouble is tried again before a turn begins.
@@ -134,6 +133,7 @@ impl Sink {
             Outside::Resized => {
                 self.stats.outside_changes += 1;
                 self.index.forget_file(self.file_no);
+                self.lose_tail(false);
             }
             Outside::Deleted => self.leave_file(),
         }
@@ -164,8 +164,10 @@ impl Sink {
             .as_ref()
             .and_then(|path| FilePrint::of(&rotate::rotated(path, 1)));
         if first.is_some_and(|first| first.is_same_file(&print)) {
+            self.lose_tail(true);
             self.file_no += 1;
         } else {
+            self.lose_tail(false);
             self.index.forget_file(self.file_no);
         }
     }
@@ -177,7 +179,10 @@ impl Sink {
         };
         match FilePrint::of(path) {
             Some(found) if found == left => self.left = Some(left),
-            Some(found) if found.is_same_file(&left) => self.index.forget_file(self.file_no),
+            Some(found) if found.is_same_file(&left) => {
+                self.index.forget_file(self.file_no);
+                self.lose_tail(false);
+            }
             Some(_) | None => self.moved_away(left),
         }
     }
@@ -185,7 +190,11 @@ impl Sink {
     pub(super) fn open(&mut self, now: Moment) -> bool {
         self.recall();
         let Some(path) = &self.path else { return false };
-        match LogFile::open(path) {
+        let opened = match self.tail {
+            Some(_) => LogFile::open_as_it_is(path),
+            None => LogFile::open(path),
+        };
+        match opened {
             Ok(file) => {
                 self.checked_at = now.at;
                 self.left = None;
@@ -211,13 +220,8 @@ impl Sink {
         while !rest.is_empty() {
             let fit = self.fitting(rest, now);
             if fit == 0 {
-                if let Err(error) = self.rotate(now, book) {
-                    book.not_rotated();
-                    tracing::warn!(path = ?self.path, %error, "log file could not be rotated and grows on");
-                    self.rotate_at = Some(now.at + ROTATE_RETRY);
-                }
-                if self.file.is_none() && !self.open(now) {
-                    return self.count_dropped(rest.len() as u64, left);
+                if !self.make_room(now, book) {
+                    return self.give_up(rest.len() as u64, left);
                 }
                 continue;
             }
@@ -228,14 +232,16 @@ impl Sink {
                 count_lines(part)
             };
             let Some(file) = &mut self.file else {
-                return self.count_dropped(rest.len() as u64, left);
+                return self.give_up(rest.len() as u64, left);
             };
             let mark = Mark {
                 seq,
                 ends: self.disk_seq,
                 at_ms: now.wall_ms,
                 file_no: self.file_no,
-                offset: file.size(),
+                offset: file
+                    .size()
+                    .saturating_sub(self.tail.as_ref().map_or(0, Tail::len)),
             };
             self.index.note(mark);
             if let Some(seat) = &mut self.seat {
@@ -246,16 +252,30 @@ impl Sink {
                 let written = count_lines(&part[..torn.written]);
                 self.count_written(torn.written as u64, written, seq);
                 self.fail(&torn.error, now);
-                return self.count_dropped((rest.len() - torn.written) as u64, left - written);
+                if torn.written > 0 {
+                    self.tail = None;
+                }
+                return self.give_up((rest.len() - torn.written) as u64, left - written);
             }
             book.written();
+            self.tail = None;
             self.count_written(part.len() as u64, part_count, seq);
             (rest, seq, left) = (after, seq + part_count, left - part_count);
         }
     }
 
-    /// How many bytes of `lines` may still go into this file; 0: rotate first.
-    fn fitting(&self, lines: &[u8], now: Moment) -> usize {
+    /// Rotates the file; `false`: there is none now that could be written.
+    pub(super) fn make_room(&mut self, now: Moment, book: &mut Book) -> bool {
+        if let Err(error) = self.rotate(now, book) {
+            book.not_rotated();
+            tracing::warn!(path = ?self.path, %error, "log file could not be rotated and grows on");
+            self.rotate_at = Some(now.at + ROTATE_RETRY);
+        }
+        self.file.is_some() || self.open(now)
+    }
+
+    /// How many bytes of `lines` may still go into this file; 0: rotate first. A line of which it shows the beginning goes there.
+    pub(super) fn fitting(&self, lines: &[u8], now: Moment) -> usize {
         let Some(file) = &self.file else {
             return lines.len();
         };
@@ -271,7 +291,9 @@ impl Sink {
         match memrchr(b'\n', &lines[..room]) {
             Some(at) => at + 1,
             // A line longer than a whole file gets a file of its own.
-            None if file.size() == 0 => memchr(b'\n', lines).map_or(lines.len(), |at| at + 1),
+            None if file.size() == 0 || self.tail.is_some() => {
+                memchr(b'\n', lines).map_or(lines.len(), |at| at + 1)
+            }
             None => 0,
         }
     }
@@ -338,6 +360,7 @@ impl Sink {
     /// Empties the file (PM2: flush).
     pub fn flush(&mut self, book: &mut Book) -> io::Result<()> {
         self.index.forget_file(self.file_no);
+        self.lose_tail(false);
         let done = match (&mut self.file, &self.path) {
             (Some(file), _) => file.truncate(),
             (None, Some(path)) => {

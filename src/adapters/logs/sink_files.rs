@@ -75,6 +75,7 @@ impl Sink {
             Some(Outside::Resized | Outside::Deleted) => {
                 self.stats.outside_changes += 1;
                 self.index.forget_file(self.file_no);
+                self.lose_tail(false);
             }
             None => self.recall(),
         }
@@ -84,10 +85,16 @@ impl Sink {
             self.owners.clone(),
         );
         if let Some(path) = &self.path {
-            let current = self
-                .file
-                .as_ref()
-                .and_then(|file| file.reader().ok().map(|reader| (reader, file.size())));
+            // The beginning of an unfinished line is no line yet.
+            let shown = self.tail_len();
+            let opened = match (&self.file, shown) {
+                (None, 1..) => LogFile::open_as_it_is(path).ok(),
+                _ => None,
+            };
+            let current = self.file.as_ref().or(opened.as_ref()).and_then(|file| {
+                let reader = file.reader().ok()?;
+                Some((reader, file.size().saturating_sub(shown)))
+            });
             chain.open(path, self.file_no, current, bytes, back_to);
         }
         chain

@@ -2,7 +2,7 @@
 
 use super::format::Moment;
 use super::journal::Book;
-use super::owners::Owner;
+use super::shown::Piece;
 use super::sink::Sink;
 use super::stats::{PlaneStats, SinkStats};
 use super::trouble::RETRY_EVERY;
@@ -10,7 +10,6 @@ use crate::core::ids::{PmId, Stream};
 use crate::core::spec::fornax::LogRotation;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// So many sinks without a stream are remembered, for followers that resume; the one unused for longest goes first.
@@ -79,7 +78,7 @@ impl Sinks {
     pub fn restore(&mut self, book: &mut Book, now: Moment) {
         for found in book.found_sinks() {
             let owners: Vec<_> = found.spans.iter().map(|s| (s.instance, s.stream)).collect();
-            let id = self.add(Sink::restored(found, now));
+            let id = self.add(Sink::restored(found, now, book));
             for own in owners {
                 self.places.entry(own).or_insert(id);
             }
@@ -147,21 +146,28 @@ impl Sinks {
     }
 
     /// Writes whole lines to a sink; returns the first one's number.
-    pub fn append(
-        &mut self,
-        id: u64,
-        lines: &[u8],
-        count: u64,
-        owner: &Arc<Owner>,
-        now: Moment,
-        book: &mut Book,
-    ) -> u64 {
+    pub fn append(&mut self, id: u64, piece: &Piece, now: Moment, book: &mut Book) -> u64 {
         let Some(sink) = self.sinks.get_mut(&id) else {
             return 0;
         };
-        let first = sink.append(lines, count, owner, now, book);
+        let first = sink.append(piece, now, book);
         self.maybe_trouble |= sink.retry_at().is_some();
         first
+    }
+
+    /// Shows more of an unfinished line in a sink; `false`: not now.
+    pub fn show(&mut self, id: u64, piece: &Piece, now: Moment, book: &mut Book) -> bool {
+        let Some(sink) = self.sinks.get_mut(&id) else {
+            return false;
+        };
+        let shown = sink.show(piece, now, book);
+        self.maybe_trouble |= sink.retry_at().is_some();
+        shown
+    }
+
+    /// A sink by its id.
+    pub fn get(&self, id: u64) -> Option<&Sink> {
+        self.sinks.get(&id)
     }
 
     /// A sink by its id.

@@ -7,6 +7,7 @@ use crate::core::logline::LineSplitter;
 use crate::sys::shm::Buffer;
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 /// A stamp's length may change by this much from one moment to the next, in bytes.
 const DECOR_SLACK: usize = 64;
@@ -23,6 +24,10 @@ pub(super) struct Source {
     seat: Option<StreamSeat>,
     /// Its last turn brought much.
     many: bool,
+    /// How much of the unfinished line each of its files shows.
+    shown: [usize; 2],
+    /// Since when there is more of it to show.
+    waits_since: Option<Instant>,
 }
 
 /// What reading a pipe gave.
@@ -63,23 +68,98 @@ impl Source {
             lane,
             seat: None,
             many: false,
+            shown: [0; 2],
+            waits_since: None,
         };
         let (instance, generation) = source.lane.run();
         let key = (instance, generation, source.lane.owner.stream);
         source.seat = outlets.book.seat_stream(key);
         if let Some(seat) = &source.seat {
             let unfinished = outlets.book.unfinished(seat);
-            source.splitter = LineSplitter::default().resuming(unfinished);
+            let (slots, _) = outlets.book.stream_place(seat);
+            if source.lane.slots == Some(slots) {
+                let known = seat.shown().map(|shown| shown.min(unfinished.len()));
+                source.shown = source.lane.still_shown(&source.lane, known);
+            }
+            let is_known = source.shown == seat.shown();
+            source.splitter = LineSplitter::default().resuming(unfinished, source.most_shown());
+            if !is_known {
+                source.commit(true, outlets);
+            }
         }
         source.settle(outlets, now);
+        source.note_waiting(false, now);
         source
     }
 
-    /// Puts its lines elsewhere; returns where they went.
+    /// Puts its lines elsewhere; returns where they went. A file that shows the beginning of a line, and gets no more of it, keeps that;
+    /// the line is whole where it ends.
     pub fn change_lane(&mut self, lane: Lane, outlets: &mut Outlets, now: Moment) -> Lane {
         let before = std::mem::replace(&mut self.lane, lane);
+        let shown = self.lane.still_shown(&before, self.shown);
+        if shown != self.shown {
+            self.shown = shown;
+            self.splitter.set_shown(self.most_shown());
+            self.commit(true, outlets);
+        }
         self.settle(outlets, now);
+        self.note_waiting(false, now);
         before
+    }
+
+    fn most_shown(&self) -> usize {
+        self.shown.into_iter().max().unwrap_or(0)
+    }
+
+    /// Notes since when some of the unfinished line is not shown; `grown`: it is the one from before and maybe more.
+    fn note_waiting(&mut self, grown: bool, now: Moment) {
+        let most = self.splitter.showable().len();
+        self.waits_since = if self.lane.shows_less(self.shown, most) {
+            self.waits_since.filter(|_| grown).or(Some(now.at))
+        } else {
+            None
+        };
+    }
+
+    /// When its unfinished line is to be shown, if what is not shown of it may wait for so long.
+    pub fn shows_at(&self, after: Duration) -> Option<Instant> {
+        self.waits_since.map(|since| since + after)
+    }
+
+    /// Shows what there is of the unfinished line.
+    pub fn show(&mut self, outlets: &mut Outlets, now: Moment) {
+        outlets.retry(now);
+        self.begin(Kind::Show, outlets, now);
+        let slot = self.seat.as_ref().map(|seat| seat.slot);
+        let line = self.splitter.showable();
+        outlets.show(&self.lane, slot, line, &mut self.shown, now);
+        self.splitter.set_shown(self.most_shown());
+        self.commit(true, outlets);
+        // What could not be shown now is tried again later.
+        self.note_waiting(false, now);
+    }
+
+    /// Begins a turn that takes nothing from the pipe.
+    fn begin(&mut self, kind: Kind, outlets: &mut Outlets, now: Moment) {
+        if let (Some(seat), Some(sinks)) = (&self.seat, self.lane.slots) {
+            let (style, decor) = self.lane.formatter.decor(now.wall_ms, &outlets.clock);
+            outlets.book.begin(&Head {
+                kind,
+                stream: seat.slot,
+                wall_ms: now.wall_ms,
+                style: style as u64,
+                decor,
+                sinks,
+            });
+        }
+    }
+
+    /// Ends a turn; `grown`: the unfinished line is the one from before and maybe more.
+    fn commit(&mut self, grown: bool, outlets: &mut Outlets) {
+        if let Some(seat) = &mut self.seat {
+            let line = self.splitter.unfinished();
+            outlets.book.commit_stream(seat, line, grown, self.shown);
+        }
     }
 
     /// Tells the journal where its lines go; gives its place up where they cannot be protected.
@@ -118,12 +198,14 @@ impl Source {
                 Ok(chunk) => {
                     let whole = self.splitter.push(chunk);
                     let grown = whole.head.is_empty() && whole.body.is_empty();
-                    outlets.write(&mut self.lane, run, [whole.head, whole.body], now);
-                    if let Some(seat) = &mut self.seat {
-                        let line = self.splitter.unfinished();
-                        outlets.book.commit_stream(seat, line, grown);
+                    let (lines, length) = ([whole.head, whole.body], chunk.len());
+                    outlets.write(&mut self.lane, run, lines, self.shown, now);
+                    if !grown {
+                        self.shown = [0; 2];
                     }
-                    Read::Some(chunk.len())
+                    self.commit(grown, outlets);
+                    self.note_waiting(grown, now);
+                    Read::Some(length)
                 }
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => Read::Empty,
@@ -179,22 +261,12 @@ impl Source {
             return;
         }
         outlets.retry(now);
-        if let (Some(seat), Some(sinks)) = (&self.seat, self.lane.slots) {
-            let (style, decor) = self.lane.formatter.decor(now.wall_ms, &outlets.clock);
-            outlets.book.begin(&Head {
-                kind: Kind::Finish,
-                stream: seat.slot,
-                wall_ms: now.wall_ms,
-                style: style as u64,
-                decor,
-                sinks,
-            });
-        }
+        self.begin(Kind::Finish, outlets, now);
         let last = self.splitter.finish();
-        outlets.write(&mut self.lane, run, [last, &[]], now);
-        if let Some(seat) = &mut self.seat {
-            outlets.book.commit_stream(seat, &[], false);
-        }
+        outlets.write(&mut self.lane, run, [last, &[]], self.shown, now);
+        self.shown = [0; 2];
+        self.commit(false, outlets);
+        self.note_waiting(false, now);
     }
 
     /// Gives up its place in the journal.

@@ -4,10 +4,12 @@ use super::carry::StreamSeat;
 use super::layout::{SINKS, STREAMS, head};
 use super::slots::Slots;
 use super::turn::Progress;
+use crate::adapters::logs::owners::Owner;
 use crate::core::ids::{Generation, PmId, Stream};
 use crate::sys::shm::{Rest, Words};
 use std::collections::HashMap;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 
 /// Owner: the engine thread.
 #[derive(Debug)]
@@ -53,6 +55,14 @@ impl Book {
             kept: Some(kept),
             waiting,
         }
+    }
+
+    /// Whose slot this is, of the streams of an adopted journal that wait for their runs.
+    pub fn waiting_at(&self, slot: u32) -> Option<(Arc<Owner>, Generation)> {
+        let found = self.waiting.iter().find(|(_, seat)| seat.slot == slot);
+        found.map(|((instance, generation, stream), _)| {
+            (Arc::new(Owner::nameless(*instance, *stream)), *generation)
+        })
     }
 
     /// Whether there is a journal.

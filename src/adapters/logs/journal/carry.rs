@@ -3,6 +3,7 @@
 use super::book::{Book, Kept};
 use super::layout::{CARRY_BYTES, carry_at, stream, stream_at};
 use crate::core::ids::{Generation, PmId, Stream};
+use crate::core::logline::SHOW_LIMIT;
 
 /// An unfinished line that was longer than this gives its memory back. In bytes.
 const KEEP_BYTES: usize = 64 << 10;
@@ -15,15 +16,33 @@ pub(in super::super) struct StreamSeat {
     half: usize,
     area: u64,
     len: usize,
+    /// So much of it each of the stream's files shows already.
+    shown: [usize; 2],
     /// How much of each area has been written.
     high: [usize; 2],
+}
+
+impl StreamSeat {
+    /// How much of the unfinished line each of the stream's files shows already, in bytes.
+    pub fn shown(&self) -> [usize; 2] {
+        self.shown
+    }
 }
 
 /// Names one stream.
 pub(in super::super) type StreamKey = (PmId, Generation, Stream);
 
-fn packed(area: u64, len: usize) -> u64 {
-    area << 32 | len as u64
+/// How many bits say how much of a line is shown.
+const SHOWN_BITS: u32 = 15;
+const _: () = assert!(SHOW_LIMIT < 1 << SHOWN_BITS);
+
+fn packed(area: u64, len: usize, shown: [usize; 2]) -> u64 {
+    let [own, combined] = shown.map(|shown| shown as u64);
+    area << 32 | len as u64 | own << 33 | combined << (33 + SHOWN_BITS)
+}
+
+fn unpacked_shown(word: u64) -> [usize; 2] {
+    [33, 33 + SHOWN_BITS].map(|at| (word >> at) as usize & ((1 << SHOWN_BITS) - 1))
 }
 
 impl Kept {
@@ -56,6 +75,7 @@ impl Kept {
                     half,
                     area,
                     len,
+                    shown: unpacked_shown(word),
                     high,
                 },
             ))
@@ -146,6 +166,7 @@ impl Book {
             half: 0,
             area: 0,
             len: 0,
+            shown: [0; 2],
             high: [0; 2],
         })
     }
@@ -187,7 +208,14 @@ impl Book {
     }
 
     /// Commits a turn of this stream, whose unfinished line is now `line`; `grown`: it is the one from before and maybe more.
-    pub fn commit_stream(&mut self, seat: &mut StreamSeat, line: &[u8], grown: bool) {
+    /// `shown`: how much of it each of its files shows.
+    pub fn commit_stream(
+        &mut self,
+        seat: &mut StreamSeat,
+        line: &[u8],
+        grown: bool,
+        shown: [usize; 2],
+    ) {
         let Some(kept) = self.kept() else { return };
         if line.is_empty() && seat.len == 0 {
             return kept.commit();
@@ -205,7 +233,7 @@ impl Book {
         let half = 1 - seat.half;
         let at = stream_at(seat.slot) + stream::HALVES + 2 * half;
         let turn = if kept.open { kept.turn } else { kept.turn + 1 };
-        kept.words.store(at + 1, packed(area, len));
+        kept.words.store(at + 1, packed(area, len, shown));
         kept.step();
         kept.words.store(at, turn);
         kept.commit();
@@ -216,7 +244,7 @@ impl Book {
                 seat.high[old] = 0;
             }
         }
-        (seat.half, seat.area, seat.len) = (half, area, len);
+        (seat.half, seat.area, seat.len, seat.shown) = (half, area, len, shown);
         let high = &mut seat.high[usize::from(area == 1)];
         *high = (*high).max(len);
     }

@@ -1,13 +1,15 @@
-//! Where everything lies in the journal's memory. A change here is a new [`VERSION`].
+//! Where everything lies in the journal's memory. A change here is a new version in [`VERSIONS`].
 
 use super::super::intake::READ_BYTES;
 use crate::core::logline::LINE_LIMIT;
 use crate::sys::shm::Sizes;
+use std::ops::RangeInclusive;
 
 /// Word 0 of every journal.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"fornaxlj");
-/// Word 1: what the rest means.
-pub(super) const VERSION: u64 = 1;
+/// Word 1: what the rest means. Version 1 knows nothing of lines that were shown before they ended; a journal is of version 2 from
+/// the first such line on, so that an older program goes on with what it understands.
+pub(super) const VERSIONS: RangeInclusive<u64> = 1..=2;
 
 /// How many files a journal knows. Those past it are written without protection against SIGKILL.
 pub(super) const SINKS: usize = 2048;
@@ -55,7 +57,7 @@ pub(super) mod sink {
     /// In a half: the turn that wrote it, then its record.
     pub const TURN: usize = 0;
     pub const RECORD: usize = 1;
-    pub const RECORD_WORDS: usize = 15;
+    pub const RECORD_WORDS: usize = 16;
     /// 1 while the slot is used.
     pub const USED: usize = 40;
     pub const MAX_SIZE: usize = 41;
@@ -72,7 +74,8 @@ pub(super) mod stream {
     /// Instance, bit 32 for standard error, bit 33 while the slot is used.
     pub const WHO: usize = 0;
     pub const GENERATION: usize = 1;
-    /// Two halves of two words, the turn that wrote it and the unfinished line; the one with the higher turn holds.
+    /// Two halves of two words, the turn that wrote it and the unfinished line (its length, the area it is in, how much of it each
+    /// file shows); the one with the higher turn holds.
     pub const HALVES: usize = 2;
     /// Its own sink's slot + 1, and the combined one's from bit 32 on.
     pub const SINKS: usize = 6;

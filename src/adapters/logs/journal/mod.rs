@@ -10,19 +10,24 @@ mod carry;
 mod history;
 mod layout;
 mod slots;
-#[cfg(test)]
-mod stops;
 mod turn;
 
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod shows;
+#[cfg(test)]
+mod stops;
+
 pub(super) use book::Book;
-pub(super) use carry::StreamSeat;
+pub(super) use carry::{StreamKey, StreamSeat};
 pub(super) use history::{SavedSpan, SinkSeat};
 pub(super) use layout::DECOR_BYTES as MOST_DECOR;
 pub(super) use slots::{FoundSink, RECORD_WORDS};
 pub(super) use turn::{Head, Interrupted, Kind, Progress};
 
 use self::book::Kept;
-use self::layout::{MAGIC, SIZES, VERSION, head};
+use self::layout::{MAGIC, SIZES, VERSIONS, head};
 use crate::sys::shm::{self, Buffer};
 use std::fs::File;
 use std::io;
@@ -40,11 +45,11 @@ pub enum JournalError {
     #[error("this is no log journal")]
     Foreign,
     /// Another version of the program made it.
-    #[error("the log journal is of version {found}, and this program knows version {known} only")]
+    #[error("the log journal is of version {found}, and this program knows none after {known}")]
     Version {
         /// Its version.
         found: u64,
-        /// Ours.
+        /// Our latest.
         known: u64,
     },
     /// What it says cannot be.
@@ -74,7 +79,7 @@ impl Journal {
         let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
         words.store(head::MARK, high);
         words.store(head::MARK + 1, low);
-        words.store(head::VERSION, VERSION);
+        words.store(head::VERSION, *VERSIONS.start());
         words.store(head::MAGIC, MAGIC);
         let kept = Kept::new(words, rest);
         Ok(Self { kept, buffer })
@@ -93,8 +98,8 @@ impl Journal {
         if magic != MAGIC {
             return Err(JournalError::Foreign);
         }
-        if found != VERSION {
-            let known = VERSION;
+        if !VERSIONS.contains(&found) {
+            let known = *VERSIONS.end();
             return Err(JournalError::Version { found, known });
         }
         let (words, buffer, rest) =

@@ -3,265 +3,15 @@
 #[cfg(test)]
 mod tests {
     use super::super::Journal;
-    use super::super::turn::Progress;
+    use super::super::rig::*;
     use crate::adapters::logs::*;
-    use crate::core::ids::{Generation, PmId, Stream};
-    use crate::core::spec::fornax::LogRotation;
-    use crate::core::units::Bytes;
-    use crate::sys::shm;
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use crate::core::ids::Stream;
     use proptest::prelude::*;
-    use std::fs::{self, File, OpenOptions};
-    use std::io::{ErrorKind, Write};
-    use std::os::fd::{AsFd, OwnedFd};
-    use std::os::unix::fs::MetadataExt;
+    use std::fs;
+    use std::io::Write;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
     use std::time::{Duration, Instant};
-
-    const RUN: (PmId, Generation) = (PmId(7), Generation(3));
-
-    /// What a keeper would hold, and the plane that is at work now.
-    struct Rig {
-        plane: LogPlane,
-        memfd: OwnedFd,
-        reads: [OwnedFd; 2],
-        writes: [File; 2],
-        config: Arc<LogConfig>,
-        dir: tempfile::TempDir,
-        /// After how many steps the next planes are stopped, the last first; none: never.
-        stops: Vec<u64>,
-        /// A torn write is cut at this fraction of a whole one, in 1/256.
-        tear: u8,
-        deaths: usize,
-    }
-
-    fn pipe() -> (OwnedFd, File) {
-        let (read, write) = std::io::pipe().unwrap();
-        let write = OwnedFd::from(write);
-        fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        (read.into(), write.into())
-    }
-
-    fn copy(fd: &impl AsFd) -> OwnedFd {
-        fd.as_fd().try_clone_to_owned().unwrap()
-    }
-
-    impl Rig {
-        fn new(config: impl FnOnce(&Path) -> LogConfig, mut stops: Vec<u64>, tear: u8) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let config = Arc::new(config(dir.path()));
-            let ((out, out_end), (err, err_end)) = (pipe(), pipe());
-            stops.reverse();
-            let mut journal = Journal::create().unwrap();
-            if let Some(steps) = stops.pop() {
-                journal.stop_after(steps);
-            }
-            let memfd = copy(&journal.fd());
-            let plane = LogPlane::start(LogOptions::default(), Some(journal)).unwrap();
-            let rig = Self {
-                plane,
-                memfd,
-                reads: [out, err],
-                writes: [out_end, err_end],
-                config,
-                dir,
-                stops,
-                tear,
-                deaths: 0,
-            };
-            rig.attach();
-            rig
-        }
-
-        fn attach(&self) {
-            let _ = self.plane.attach(RunLogs {
-                instance: RUN.0,
-                generation: RUN.1,
-                name: "app".to_owned(),
-                namespace: "default".to_owned(),
-                out: copy(&self.reads[0]),
-                err: copy(&self.reads[1]),
-                config: Arc::clone(&self.config),
-            });
-        }
-
-        /// A successor, after the engine was stopped.
-        fn adopt(&mut self) {
-            self.plane.shutdown();
-            self.deaths += 1;
-            let mut journal = Journal::adopt(copy(&self.memfd)).unwrap();
-            if journal.kept.open {
-                self.tear(&journal.kept.stored_progress());
-            }
-            if let Some(steps) = self.stops.pop() {
-                journal.stop_after(steps);
-            }
-            self.plane = LogPlane::start(LogOptions::default(), Some(journal)).unwrap();
-            self.attach();
-        }
-
-        /// A write that was under way may have been done in part only.
-        fn tear(&self, was: &Progress) {
-            let files = fs::read_dir(self.dir.path()).unwrap().flatten();
-            for file in files.filter(|file| was.part > 0 && file.path().is_file()) {
-                let meta = file.metadata().unwrap();
-                if (meta.dev(), meta.ino()) == was.identity && meta.len() > was.size {
-                    let kept = (meta.len() - was.size) * u64::from(self.tear) / 255;
-                    let file = OpenOptions::new().write(true).open(file.path()).unwrap();
-                    file.set_len(was.size + kept).unwrap();
-                }
-            }
-        }
-
-        /// Waits until what was written is taken, and its turn is over.
-        fn settle(&mut self) {
-            loop {
-                let is_empty = self.reads.iter().all(|pipe| shm::waiting(pipe) == Ok(0));
-                match self.plane.stats().blocking_recv() {
-                    Ok(_) if is_empty => return,
-                    Ok(_) => std::thread::yield_now(),
-                    Err(_) => self.adopt(),
-                }
-            }
-        }
-
-        fn write(&mut self, at: usize, mut bytes: &[u8]) {
-            while !bytes.is_empty() {
-                match self.writes[at].write(bytes) {
-                    Ok(length) => bytes = &bytes[length..],
-                    Err(error) => {
-                        assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                        if self.plane.stats().blocking_recv().is_err() {
-                            self.adopt();
-                        }
-                    }
-                }
-            }
-        }
-
-        fn finish(&mut self) {
-            while self.plane.finish(RUN.0, RUN.1).blocking_recv().is_err() {
-                self.adopt();
-            }
-            while self.plane.stats().blocking_recv().is_err() {
-                self.adopt();
-            }
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.dir.path().join(name)
-        }
-    }
-
-    /// The text of a log and its rotated files, oldest first.
-    fn whole_log(path: &Path) -> String {
-        let mut parts = vec![fs::read(path).unwrap_or_default()];
-        for n in 1.. {
-            match fs::read(format!("{}.{n}", path.display())) {
-                Ok(part) => parts.push(part),
-                Err(_) => break,
-            }
-        }
-        assert!(
-            parts
-                .iter()
-                .all(|part| part.is_empty() || part.ends_with(b"\n")),
-            "a file ends within a line"
-        );
-        parts.reverse();
-        String::from_utf8(parts.concat()).unwrap()
-    }
-
-    fn files(dir: &Path, format: LogFormat, max_size: u64) -> LogConfig {
-        LogConfig {
-            out_file: Some(dir.join("out.log")),
-            err_file: Some(dir.join("err.log")),
-            combined_file: Some(dir.join("all.log")),
-            format,
-            rotation: LogRotation {
-                rotate: max_size > 0,
-                max_size: Bytes(max_size),
-                retain: 100,
-                compress: false,
-            },
-            ..LogConfig::default()
-        }
-    }
-
-    /// The messages of a log's lines.
-    fn messages(log: &str, format: &LogFormat) -> Vec<String> {
-        let message = |line: &str| match format {
-            LogFormat::Raw => line.to_owned(),
-            LogFormat::Stamped(_) => {
-                let (stamp, rest) = line.split_at(25);
-                assert!(stamp.ends_with(": "), "{line}");
-                rest.to_owned()
-            }
-            LogFormat::Json(_) => {
-                let line: serde_json::Value = serde_json::from_str(line).unwrap();
-                line["message"].as_str().unwrap().to_owned()
-            }
-        };
-        log.lines().map(message).collect()
-    }
-
-    fn formats() -> [LogFormat; 3] {
-        [
-            LogFormat::Raw,
-            LogFormat::Stamped("YYYY-MM-DDTHH:mm:ss.SSS".to_owned()),
-            LogFormat::Json(None),
-        ]
-    }
-
-    /// What all files must hold in the end.
-    fn check(rig: &Rig, out: &str, err: &str) {
-        let format = &rig.config.format;
-        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-        let read = |name| messages(&whole_log(&rig.path(name)), format);
-        assert_eq!(read("out.log"), lines(out));
-        assert_eq!(read("err.log"), lines(err));
-        let (errors, rest) = read("all.log")
-            .into_iter()
-            .partition::<Vec<_>, _>(|line| line.starts_with('E'));
-        assert_eq!(rest, lines(out));
-        assert_eq!(errors, lines(err));
-        check_numbers(rig, Stream::Out, out.lines().count() as u64);
-        check_numbers(rig, Stream::Err, err.lines().count() as u64);
-        let stats = rig.plane.stats().blocking_recv().unwrap();
-        for sink in &stats.sinks {
-            let log = whole_log(sink.path.as_ref().unwrap());
-            let told = (sink.lines, sink.bytes, sink.dropped_lines);
-            assert_eq!(told, (log.lines().count() as u64, log.len() as u64, 0));
-        }
-    }
-
-    /// A follower is told every line of a stream from the files, by its number.
-    fn check_numbers(rig: &Rig, stream: Stream, count: u64) {
-        let position = Position {
-            instance: RUN.0,
-            stream,
-            after_seq: 0,
-        };
-        let mut follower = rig.plane.follow(Filter::default(), vec![position]).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let mut known = 0;
-        runtime.block_on(async {
-            while known < count {
-                let item = tokio::time::timeout(Duration::from_secs(10), follower.recv());
-                match item.await.unwrap().unwrap() {
-                    FollowItem::Lines(batch) => {
-                        assert_eq!((batch.first_seq, batch.stream), (known + 1, stream));
-                        known += batch.count;
-                    }
-                    FollowItem::Missed(lines) => panic!("{lines} lines missed after {known}"),
-                }
-            }
-        });
-    }
 
     #[test]
     fn a_stop_at_any_step_costs_no_line() {
@@ -433,10 +183,7 @@ mod tests {
             rig.write(0, b"whole\nnot whole");
             rig.settle();
             rig.plane.quiesce();
-            let journal = Journal::adopt(copy(&rig.memfd)).unwrap();
-            rig.plane = LogPlane::start(LogOptions::default(), Some(journal)).unwrap();
-            rig.plane.adoption_done().unwrap();
-            rig.plane.shutdown();
+            rig.leave();
             for name in ["out.log", "all.log"] {
                 let log = whole_log(&rig.path(name));
                 assert_eq!(log.lines().count(), 2, "{log}");
@@ -450,9 +197,9 @@ mod tests {
         let (journal, other) = (Journal::create().unwrap(), Journal::create().unwrap());
         let (fd, damaged) = (copy(&journal.fd()), copy(&other.fd()));
         assert!(journal.born_ms() > 1_700_000_000_000);
-        journal.kept.words.store(1, 2);
+        journal.kept.words.store(1, 3);
         let error = Journal::adopt(fd).unwrap_err();
-        let (found, known) = (2, 1);
+        let (found, known) = (3, 2);
         assert!(
             matches!(error, JournalError::Version { found: f, known: k } if (f, k) == (found, known))
         );
@@ -504,24 +251,13 @@ mod tests {
         assert!(["", "one\ntwo\n"].contains(&log.as_str()), "{log:?}");
     }
 
-    /// Lines of many lengths, with an unfinished one at the end.
-    fn text(prefix: &'static str) -> impl Strategy<Value = String> {
-        let length = prop_oneof![6 => 0usize..40, 2 => 40usize..3000, 1 => 3000usize..90_000];
-        proptest::collection::vec(length, 1..40).prop_map(move |lengths| {
-            let line =
-                |(n, length): (usize, &usize)| format!("{prefix}{n}{}", "é".repeat(*length / 2));
-            let lines: Vec<String> = lengths.iter().enumerate().map(line).collect();
-            lines.join("\n")
-        })
-    }
-
     proptest! {
         // The same cases each time, unless more of them are asked for.
         #![proptest_config(ProptestConfig { cases: cases(), rng_seed: seed(), ..ProptestConfig::default() })]
         #[test]
         fn any_stops_in_any_chunks_cost_no_line(
-            out in text("O"),
-            err in text("E"),
+            out in texts("O"),
+            err in texts("E"),
             chunks in proptest::collection::vec((0usize..2, 1usize..40_000), 1..60),
             stops in proptest::collection::vec(1u64..120, 0..12),
             tear in any::<u8>(),
@@ -544,23 +280,5 @@ mod tests {
             rig.finish();
             check(&rig, &out, &err);
         }
-    }
-
-    /// `FORNAX_LONG_TESTS=1`: many more, and others each time.
-    fn cases() -> u32 {
-        if is_long() { 5000 } else { 50 }
-    }
-
-    fn seed() -> proptest::test_runner::RngSeed {
-        use proptest::test_runner::RngSeed;
-        if is_long() {
-            RngSeed::Random
-        } else {
-            RngSeed::Fixed(3)
-        }
-    }
-
-    fn is_long() -> bool {
-        std::env::var_os("FORNAX_LONG_TESTS").is_some()
     }
 }

@@ -1,7 +1,7 @@
 //! One turn: its head, written before anything happens, and how far each file is.
 
 use super::book::{Book, Kept};
-use super::layout::{DECOR_BYTES, STREAMS, head};
+use super::layout::{DECOR_BYTES, STREAMS, VERSIONS, head};
 use crate::sys::shm::{Buffer, waiting};
 use std::os::fd::OwnedFd;
 
@@ -13,6 +13,8 @@ const MARKED_LEAST: usize = 4 << 10;
 const MARK_BYTES: usize = 16;
 /// The word for "not known yet how much".
 const UNKNOWN: u64 = u64::MAX;
+/// The bit beside the ordinal that says so of [`Progress::cuts`].
+const CUTS: u64 = 1 << 32;
 /// The values of [`head::HOW`].
 const SPLICED: u64 = 1;
 const MARKED: u64 = 2;
@@ -26,6 +28,8 @@ pub(in super::super) enum Kind {
     Finish = 2,
     /// Tells in a file what was dropped.
     Notice = 3,
+    /// Shows an unfinished line before it ends.
+    Show = 4,
 }
 
 /// What is known before a turn begins.
@@ -58,6 +62,8 @@ pub(in super::super) struct Progress {
     pub part: u64,
     /// A rotation is under way: its step + 1.
     pub rotating: u64,
+    /// The turn's text begins with the end of another stream's line, of which the file showed the beginning.
+    pub cuts: bool,
 }
 
 /// A turn that a process left under way.
@@ -84,15 +90,18 @@ impl Progress {
             done,
             part,
             rotating,
+            cuts,
             ..
         } = *self;
+        let ordinal = ordinal | if cuts { CUTS } else { 0 };
         [ordinal, file_no, dev, ino, size, done, part, rotating]
     }
 
     fn from_words(words: [u64; 8]) -> Self {
         let [ordinal, file_no, dev, ino, size, done, part, rotating] = words;
         Self {
-            ordinal,
+            ordinal: ordinal & !CUTS,
+            cuts: ordinal & CUTS != 0,
             file_no,
             identity: (dev, ino),
             size,
@@ -111,6 +120,9 @@ impl Kept {
 
     fn begin(&mut self, turn: &Head, how: u64, want: usize) {
         let words = &self.words;
+        if turn.kind == Kind::Show {
+            words.store(head::VERSION, *VERSIONS.end());
+        }
         words.store(head::KIND, turn.kind as u64);
         words.store(head::STREAM, u64::from(turn.stream));
         words.store(head::WALL_MS, turn.wall_ms);
@@ -187,7 +199,7 @@ impl Kept {
         if !self.open {
             return None;
         }
-        let kind = [Kind::Data, Kind::Finish, Kind::Notice]
+        let kind = [Kind::Data, Kind::Finish, Kind::Notice, Kind::Show]
             .into_iter()
             .find(|kind| *kind as u64 == load(head::KIND))?;
         let stream = u32::try_from(load(head::STREAM)).ok()?;
@@ -295,6 +307,13 @@ impl Book {
             (progress.file_no, progress.identity) = (file_no, identity);
             (progress.size, progress.part) = (size, part as u64);
         });
+    }
+
+    /// Whether the text for this file begins with the end of another stream's line: told before anything is written.
+    pub fn cutting(&mut self, cuts: bool) {
+        if self.kept().is_some_and(|kept| kept.progress.cuts != cuts) {
+            self.note(|progress| progress.cuts = cuts);
+        }
     }
 
     /// They are in the file.
