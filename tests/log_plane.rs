@@ -676,6 +676,7 @@ fn a_slow_follower_is_told_exactly_how_many_lines_it_lost() {
     let rig = Rig::with(LogOptions {
         follower_bytes: 10_000,
         follower_batches: 1024,
+        ..LogOptions::default()
     });
     let mut slow = rig
         .plane
