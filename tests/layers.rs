@@ -134,8 +134,11 @@ fn sources() -> Vec<Source> {
     files.iter().map(read).collect()
 }
 
-/// A file's tests are its last part.
+/// A file's tests are its last part, or all of it.
 fn without_tests(text: &str) -> &str {
+    if let Some((before, _)) = text.split_once("#![cfg(test)]") {
+        return before;
+    }
     let is_start = |at: &usize| {
         text[*at..]
             .trim_start_matches("#[cfg(test)]")

@@ -12,7 +12,6 @@ mod layout;
 mod slots;
 mod turn;
 
-#[cfg(test)]
 mod rig;
 #[cfg(test)]
 mod shows;

@@ -1,6 +1,8 @@
 //! What a keeper would hold and the plane that is at work, for tests: the engine is stopped at chosen steps of the journal, as a SIGKILL
 //! there would, and a successor adopts what it left.
 
+#![cfg(test)]
+
 use super::Journal;
 use super::turn::Progress;
 use crate::adapters::logs::*;
