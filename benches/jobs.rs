@@ -1,7 +1,7 @@
 //! Figures of jobs, as a table: what placement adds, throughput against direct clients, and ten thousand jobs while everything
 //! is killed. `cargo bench --bench jobs -- [latency] [throughput] [chaos] [--jobs N] [--kills SECONDS]`.
 //!
-//! With simulated ComfyUIs; with real ones on the processor where `FORNAX_COMFYUI` (its folder) and `FORNAX_COMFYUI_PYTHON` are
+//! `FORNAX_BIN` names another build of ours, a release build for figures. With simulated ComfyUIs; with real ones on the processor where `FORNAX_COMFYUI` (its folder) and `FORNAX_COMFYUI_PYTHON` are
 //! set.
 
 #![allow(clippy::unwrap_used)]
@@ -12,11 +12,12 @@ mod support;
 use fornax::comfyui::client::{Client, Event, Submission};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use support::home::{kill, lives};
 use support::jobs::{Machine, graph};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -367,6 +368,7 @@ fn chaos(machine: &mut Machine, jobs: usize, every: Duration) {
             }
         })));
     }
+    let mut saved = HashSet::new();
     let (mut kills, mut daemons, mut dice) = (0, 0, 0x2545_f491_4f6c_dd1d_u64);
     let mut killed_at = Instant::now();
     let settled = |machine: &Machine| {
@@ -390,7 +392,7 @@ fn chaos(machine: &mut Machine, jobs: usize, every: Duration) {
             dice ^= dice << 13;
             dice ^= dice >> 7;
             dice ^= dice << 17;
-            machine.shoot(&format!("gpu{}", dice % 2));
+            saved.extend(shoot(machine, &format!("gpu{}", dice % 2)));
             (kills, killed_at) = (kills + 1, Instant::now());
         }
         std::thread::sleep(Duration::from_millis(200));
@@ -401,20 +403,50 @@ fn chaos(machine: &mut Machine, jobs: usize, every: Duration) {
     }
     let all = all_jobs(machine);
     let mut keys: HashMap<String, usize> = HashMap::new();
-    let (mut without, mut twice, mut again, mut states) =
-        (0, 0, 0, BTreeMap::<String, usize>::new());
+    let (mut without, mut ends, mut states) = (
+        0,
+        BTreeMap::<String, usize>::new(),
+        BTreeMap::<String, usize>::new(),
+    );
+    let (mut completed, mut twice, mut told) = (0, 0, Vec::new());
     for job in &all {
         let state = job["state"].as_str().unwrap().to_owned();
         if let Some(key) = job["idempotency_key"].as_str() {
             *keys.entry(key.to_owned()).or_default() += 1;
         }
         let attempts = job["attempts"].as_array().unwrap();
-        let successes = attempts
+        let kind = |attempt: &Value| {
+            attempt["outcome"]["kind"]
+                .as_str()
+                .unwrap_or("-")
+                .to_owned()
+        };
+        // An attempt has run to its end if it is told so, or if its picture was whole when its instance was killed.
+        let ran: Vec<&Value> = attempts
             .iter()
-            .filter(|attempt| attempt["outcome"]["kind"] == "success")
+            .filter(|attempt| {
+                let id = attempt["prompt_id"].as_str().unwrap();
+                kind(attempt) == "success" || saved.contains(id)
+            })
+            .collect();
+        completed += ran.len();
+        let successes = ran
+            .iter()
+            .filter(|attempt| kind(attempt) == "success")
             .count();
-        twice += successes.saturating_sub(1);
-        again += attempts.len().saturating_sub(1);
+        assert!(successes <= 1, "told as done twice: {job:#}");
+        if ran.len() > 1 {
+            twice += 1;
+            let ends: Vec<String> = attempts.iter().map(&kind).collect();
+            told.push(format!(
+                "{} ({})",
+                job["id"].as_str().unwrap(),
+                ends.join(", ")
+            ));
+        }
+        for attempt in attempts {
+            *ends.entry(kind(attempt)).or_default() += 1;
+        }
         if state == "done" {
             let path = |output: &Value| {
                 machine
@@ -460,12 +492,56 @@ fn chaos(machine: &mut Machine, jobs: usize, every: Duration) {
         keys.values().filter(|count| **count > 1).count(),
     );
     row("done without output (0)", without);
-    row("told as run to the end twice (0)", twice);
-    row("attempts after the first", again);
+    row("attempts, by how they ended", format!("{ends:?}"));
     row(
-        "executions that instances printed, less jobs done (0)",
-        executed(machine) as i64 - before as i64 - (states["done"] as i64 - 1),
+        "executions to the end (one for each job done)",
+        format!("{completed}, of {} jobs done", states["done"]),
     );
+    row(
+        "executed to the end, and its instance killed before it had said so: run again",
+        format!(
+            "{twice}{}{}",
+            if told.is_empty() { "" } else { ": " },
+            told.join("; ")
+        ),
+    );
+    // What was executed before is taken off; a line is lost if its instance was killed before it was written.
+    let printed = executed(machine) - before;
+    row(
+        "executions that instances printed, less those above (0 or less)",
+        printed as i64 - (completed as i64 - 1),
+    );
+}
+
+/// Kills an instance, and tells which attempts had saved a whole picture by then: nothing happens between the look and the kill.
+fn shoot(machine: &Machine, name: &str) -> HashSet<String> {
+    let pid = machine.home.pid(name);
+    kill(pid, 19);
+    let stopped = || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+    };
+    while lives(pid) && !stopped() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut saved = HashSet::new();
+    let folders = std::fs::read_dir(machine.home.apps().join(name).join("output"));
+    for folder in folders.into_iter().flatten().flatten() {
+        let id = folder.file_name().to_string_lossy().into_owned();
+        let files = std::fs::read_dir(folder.path())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let whole = |path: std::path::PathBuf| {
+            std::fs::read(path).is_ok_and(|bytes| bytes.ends_with(b"IEND\xae\x42\x60\x82"))
+        };
+        if let Some(id) = id.strip_prefix("fornax-")
+            && files.map(|file| file.path()).any(whole)
+        {
+            saved.insert(id.to_owned());
+        }
+    }
+    kill(pid, 9);
+    saved
 }
 
 fn jobs_by_state(machine: &Machine) -> BTreeMap<String, usize> {

@@ -4,6 +4,8 @@
 
 mod support;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -245,23 +247,17 @@ fn a_drained_instance_finishes_what_it_has_and_takes_no_more_also_after_the_daem
 #[test]
 fn an_instance_that_hangs_is_given_up_and_the_job_is_done_elsewhere() {
     let machine = Machine::new(&["--seconds 0.2 --fault silence", "--seconds 0.2"], &[]);
-    let id = machine.submit(&json!({"workflow": graph(1), "limits": {"stall_seconds": 1}}));
+    // Whichever websocket opens first gets the first job: the other one is let in when the job hangs.
+    machine.home.run(&["drain", "gpu1"]).ok();
+    // Longer than the 2 s after which a silent prompt is looked for: that it is found running is no progress.
+    let id = machine.submit(&json!({"workflow": graph(1), "limits": {"stall_seconds": 3}}));
+    let hangs = machine.until(&id, &["running"]);
+    assert_eq!(hangs["attempts"][0]["instance"], "gpu0");
+    machine.home.run(&["drain", "gpu1", "--undo"]).ok();
     let done = machine.until(&id, &["done", "failed", "dead"]);
     machine.is_done(&done);
-    // On a machine that is busy elsewhere the second attempt may be given up too.
-    let (last, before) = kinds(&done)
-        .split_last()
-        .map(|(l, b)| (*l, b.to_vec()))
-        .unwrap();
-    assert_eq!(last, "success", "{done:#}");
-    assert!(before.iter().all(|kind| *kind == "stalled"), "{done:#}");
-    if before.is_empty() {
-        // Placement took the other one first. Why it does so in some runs has not been found out.
-        println!(
-            "NOT SHOWN in this run: an attempt that stalls; the job was not given to the one that hangs"
-        );
-        return;
-    }
+    assert_eq!(kinds(&done), ["stalled", "success"], "{done:#}");
+    assert_eq!(done["attempts"][1]["instance"], "gpu1");
     eventually("the one that hung was restarted", || {
         let told = machine.ask("GET", "/services/gpu0/health", "", b"").json();
         (told["restarts"].as_u64() > Some(0)).then_some(())
@@ -274,24 +270,187 @@ fn receive(listener: &TcpListener, answer: &str) -> (String, String) {
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
+    answered(stream, answer).unwrap()
+}
+
+/// Reads one request and answers it.
+fn answered(stream: impl Read + Write, answer: &str) -> std::io::Result<(String, String)> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        assert!(reader.read_line(&mut head).unwrap() > 0);
+        if reader.read_line(&mut head)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
     }
     let head = head.to_lowercase();
-    let length = head
-        .split("content-length: ")
-        .nth(1)
+    let length = head.split("content-length: ").nth(1).unwrap();
+    let mut body = vec![0; length.lines().next().unwrap().trim().parse().unwrap()];
+    reader.read_exact(&mut body)?;
+    reader.get_mut().write_all(answer.as_bytes())?;
+    reader.get_mut().flush()?;
+    Ok((head, String::from_utf8(body).unwrap()))
+}
+
+/// Takes requests by TLS until one comes whole; who does not believe our certificate goes before.
+fn receive_by_tls(listener: &TcpListener, folder: &std::path::Path) -> (String, String, usize) {
+    let certificates = CertificateDer::pem_file_iter(folder.join("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
         .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certificates.map(Result::unwrap).collect(), key)
+        .unwrap();
+    let config = std::sync::Arc::new(config);
+    let mut strangers = 0;
+    loop {
+        let (stream, _) = listener.accept().unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let session = rustls::ServerConnection::new(std::sync::Arc::clone(&config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(session, stream);
+        match answered(&mut stream, "HTTP/1.1 204 Yes\r\nConnection: close\r\n\r\n") {
+            Ok((head, body)) => return (head, body, strangers),
+            Err(_) => strangers += 1,
+        }
+    }
+}
+
+#[test]
+fn an_https_webhook_goes_only_to_whom_an_authority_vouches_for() {
+    if !support::tls::has("openssl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    support::tls::certify(folder.path());
+    let ca = folder.path().join("ca.pem");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "https://localhost:{}/done",
+        listener.local_addr().unwrap().port()
+    );
+    let wanted = json!({"workflow": graph(1), "webhook": {"url": url, "secret": "a secret"}});
+    // Nobody vouches for it: nothing is told, and the job is done all the same.
+    let stranger = Machine::new(&["--seconds 0.1"], &[]);
+    stranger.is_done(&stranger.until(&stranger.submit(&wanted), &["done"]));
+    let path = folder.path().to_owned();
+    let (told, waiting) = std::sync::mpsc::sync_channel(1);
+    let server = std::thread::spawn(move || told.send(receive_by_tls(&listener, &path)).unwrap());
+    stranger
+        .home
+        .until_file_has("pm2.log", "no TLS with localhost");
+    let friend = Machine::new(
+        &["--seconds 0.1"],
+        &[("FORNAX_WEBHOOK_CA", ca.to_str().unwrap())],
+    );
+    let id = friend.submit(&wanted);
+    friend.is_done(&friend.until(&id, &["done"]));
+    let (head, body, strangers) = waiting.recv_timeout(Duration::from_secs(45)).unwrap();
+    server.join().unwrap();
+    assert!(strangers > 0, "the stranger was not turned away");
+    assert!(head.contains(&format!("webhook-id: {id}")) && head.contains("webhook-signature: v1,"));
+    let told: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(told["data"]["id"], json!(id));
+}
+
+#[test]
+fn a_key_is_one_job_however_its_workflow_is_written() {
+    let machine = Machine::new(&["--seconds 0.1"], &[]);
+    let post = |workflow: &str| {
+        let body = format!("{{\"idempotency_key\": \"a\", \"workflow\": {workflow}}}");
+        machine.ask("POST", "/jobs", "", body.as_bytes())
+    };
+    assert_eq!(post("{}").status, 401, "there was no token yet");
+    let first = post(
+        r#"{"1":{"class_type":"EmptyImage","inputs":{"width":64,"height":64,"batch_size":1,"color":7}},"3":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"p"}}}"#,
+    );
+    assert_eq!(first.status, 202, "{:?}", first.json());
+    let again = post(
+        r#" { "3": { "inputs": { "filename_prefix": "p", "images": ["1", 0] }, "class_type": "SaveImage" },
+          "1": { "class_type": "EmptyImage", "inputs": { "color": 7.0, "batch_size": 1, "height": 64, "width": 64 } } } "#,
+    );
+    assert_eq!(
+        (again.status, &again.json()["id"]),
+        (200, &first.json()["id"])
+    );
+    let other = post(
+        r#"{"1":{"class_type":"EmptyImage","inputs":{"width":64,"height":64,"batch_size":1,"color":8}},"3":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"p"}}}"#,
+    );
+    assert_eq!(other.status, 409);
+}
+
+/// Reads the machine's events until `enough`; the text so far.
+fn events(machine: &Machine, last: &str, enough: impl Fn(&str) -> bool) -> String {
+    let mut stream = std::net::TcpStream::connect(&machine.address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let header = if last.is_empty() {
+        String::new()
+    } else {
+        format!("Last-Event-ID: {last}\r\n")
+    };
+    write!(
+        stream,
+        "GET /events HTTP/1.1\r\nHost: localhost\r\n{header}\r\n"
+    )
+    .unwrap();
+    let (mut text, mut piece) = (String::new(), [0; 4096]);
+    while !enough(&text) {
+        let length = stream.read(&mut piece).unwrap();
+        assert!(length > 0, "it ended: {text}");
+        text.push_str(&String::from_utf8_lossy(&piece[..length]));
+    }
+    text
+}
+
+#[test]
+fn who_follows_the_machine_and_comes_back_is_told_what_became_of_jobs_meanwhile() {
+    let mut machine = Machine::new(&["--seconds 0.1"], &[]);
+    let first = machine.submit(&job(graph(1)));
+    machine.until(&first, &["done"]);
+    let id = machine.submit(&job(graph(2)));
+    let text = events(&machine, "", |text| {
+        text.contains(&format!("\"job\":\"{id}\"")) || machine.job(&id)["state"] == "done"
+    });
+    assert!(text.contains("event: service"), "{text}");
+    machine.until(&id, &["done"]);
+    // From the first event of this daemon on: both jobs, each state once, in order.
+    let life = {
+        let told = machine.ask("GET", &format!("/jobs/{id}/events"), "", b"");
+        let told = String::from_utf8(told.body).unwrap();
+        let id = told
+            .lines()
+            .find_map(|line| line.strip_prefix("id: "))
+            .unwrap()
+            .to_owned();
+        id.split_once('.').unwrap().0.to_owned()
+    };
+    let done = |text: &str, id: &str| {
+        text.split("\n\n")
+            .any(|event| event.contains(id) && event.contains("\"state\":\"done\""))
+    };
+    let text = events(&machine, &format!("{life}.1"), |text| done(text, &id));
+    assert!(
+        done(&text, &first) && !text.contains("event: missed"),
+        "{text}"
+    );
+    let seen: Vec<u64> = text
         .lines()
-        .next()
-        .unwrap()
-        .trim();
-    let mut body = vec![0; length.parse().unwrap()];
-    reader.read_exact(&mut body).unwrap();
-    reader.get_mut().write_all(answer.as_bytes()).unwrap();
-    (head, String::from_utf8(body).unwrap())
+        .filter_map(|line| line.strip_prefix(&format!("id: {life}."))?.parse().ok())
+        .collect();
+    assert!(
+        seen.len() >= 6 && seen.is_sorted_by(|a, b| a < b) && seen[0] == 2,
+        "{seen:?}"
+    );
+    // Of a daemon that is no more nothing is kept, and that is said.
+    machine.shoot_daemon();
+    let text = events(&machine, &format!("{life}.1"), |text| {
+        text.contains("event: missed")
+    });
+    assert!(text.contains("event: service"));
 }
 
 #[test]

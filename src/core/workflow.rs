@@ -62,6 +62,52 @@ pub fn check(workflow: &Value) -> Result<&Map<String, Value>, WorkflowError> {
     Ok(nodes)
 }
 
+/// The same text for the same graph, whoever wrote it: no white space, keys in order, `1.0` as `1`.
+pub fn canonical(value: &Value) -> String {
+    let mut text = String::new();
+    write(value, &mut text);
+    text
+}
+
+fn write(value: &Value, text: &mut String) {
+    let listed = |text: &mut String,
+                  open,
+                  close,
+                  items: &mut dyn Iterator<Item = (Option<&str>, &Value)>| {
+        text.push(open);
+        for (at, (key, item)) in items.enumerate() {
+            if at > 0 {
+                text.push(',');
+            }
+            if let Some(key) = key {
+                text.push_str(&Value::from(key).to_string());
+                text.push(':');
+            }
+            write(item, text);
+        }
+        text.push(close);
+    };
+    match value {
+        Value::Object(map) => {
+            let mut members: Vec<_> = map
+                .iter()
+                .map(|(key, value)| (Some(key.as_str()), value))
+                .collect();
+            members.sort_unstable_by_key(|(key, _)| *key);
+            listed(text, '{', '}', &mut members.into_iter());
+        }
+        Value::Array(items) => listed(text, '[', ']', &mut items.iter().map(|item| (None, item))),
+        // JavaScript writes 1 for 1.0, Python does not.
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(whole) if whole.fract() == 0.0 && whole.abs() < 9_007_199_254_740_992.0 => {
+                text.push_str(&format!("{whole:.0}"));
+            }
+            _ => text.push_str(&number.to_string()),
+        },
+        Value::String(_) | Value::Bool(_) | Value::Null => text.push_str(&value.to_string()),
+    }
+}
+
 fn inputs(workflow: &Value) -> impl Iterator<Item = (&String, &Value)> {
     let nodes = workflow.as_object().into_iter().flat_map(Map::values);
     let inputs = nodes.filter_map(|node| node.get("inputs").and_then(Value::as_object));
@@ -146,6 +192,7 @@ pub fn set(workflow: &mut Value, assignment: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn graph() -> Value {
@@ -154,6 +201,54 @@ mod tests {
             "2": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd/XL.safetensors"}},
             "3": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "out/pic"}},
         })
+    }
+
+    /// The same value written in another way: keys backwards, whole numbers with a fraction.
+    fn otherwise(value: &Value) -> Value {
+        match value {
+            Value::Object(map) => map
+                .iter()
+                .rev()
+                .map(|(key, value)| (key.clone(), otherwise(value)))
+                .collect(),
+            Value::Array(items) => items.iter().map(otherwise).collect(),
+            Value::Number(number) => match number.as_i64() {
+                Some(whole) => json!(whole as f64),
+                None => value.clone(),
+            },
+            other => other.clone(),
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            (-1000.0..1000.0).prop_map(|number: f64| json!(number)),
+            "\\PC{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-c\"\\\\]{0,3}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_graph_has_one_canonical_text_and_that_text_is_it(value in any_json(), other in any_json()) {
+            let text = canonical(&value);
+            prop_assert_eq!(&canonical(&otherwise(&value)), &text);
+            let read: Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(canonical(&read), text.clone());
+            // Equal but for the order of keys, which this comparison does not see, and for 1 and 1.0, which both read as.
+            if otherwise(&value) != otherwise(&other) {
+                prop_assert_ne!(canonical(&other), text);
+            }
+        }
     }
 
     #[test]

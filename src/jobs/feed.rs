@@ -11,6 +11,9 @@ pub(super) const KEPT: usize = 128;
 /// Events on their way to followers; one that is slower is told the job's state anew.
 pub(super) const WAITING: usize = 1024;
 
+/// States of all jobs that are kept for who follows the machine and comes back.
+pub(super) const RECENT: usize = 1024;
+
 /// Something happened to a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobNews {
@@ -96,5 +99,86 @@ impl Past {
             .filter(|news| news.seq > seq)
             .cloned()
             .collect()
+    }
+}
+
+/// The latest states of all jobs. Owner: the engine.
+#[derive(Debug, Default)]
+pub(super) struct Recent(VecDeque<Arc<JobNews>>);
+
+/// What was told since some event.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Since {
+    /// The states, oldest first.
+    pub states: Vec<Arc<JobNews>>,
+    /// There were more, which are not kept.
+    pub missed: bool,
+}
+
+impl Recent {
+    pub fn push(&mut self, news: &Arc<JobNews>) {
+        if !matches!(news.what, What::State(_)) {
+            return;
+        }
+        if self.0.len() >= RECENT {
+            self.0.pop_front();
+        }
+        self.0.push_back(Arc::clone(news));
+    }
+
+    /// Those after `seq`.
+    pub fn after(&self, seq: u64) -> Since {
+        let after = self.0.iter().filter(|news| news.seq > seq);
+        let oldest = self.0.front().map_or(0, |news| news.seq);
+        Since {
+            states: after.cloned().collect(),
+            // With room left nothing has ever been forgotten.
+            missed: self.0.len() >= RECENT && oldest > seq + 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_back_is_told_what_was_told_since_and_whether_that_is_all() {
+        let state = |seq| {
+            let news = StateNews {
+                state: JobState::Queued,
+                attempt: 0,
+                instance: None,
+                message: None,
+                outputs: Vec::new(),
+            };
+            let what = What::State(news);
+            Arc::new(JobNews {
+                seq,
+                job: "a".into(),
+                at_ms: 0,
+                what,
+            })
+        };
+        let mut recent = Recent::default();
+        let told = |recent: &Recent, seq| {
+            let since = recent.after(seq);
+            (
+                since.states.first().map(|news| news.seq),
+                since.states.len(),
+                since.missed,
+            )
+        };
+        assert_eq!(told(&recent, 7), (None, 0, false));
+        for seq in 1..=3 {
+            recent.push(&state(seq));
+        }
+        assert_eq!(told(&recent, 0), (Some(1), 3, false));
+        assert_eq!(told(&recent, 2), (Some(3), 1, false));
+        for seq in 4..=RECENT as u64 + 2 {
+            recent.push(&state(seq));
+        }
+        assert_eq!(told(&recent, 1), (Some(3), RECENT, true));
+        assert_eq!(told(&recent, 2), (Some(3), RECENT, false));
     }
 }

@@ -1,6 +1,6 @@
 //! What everybody but the engine holds of the jobs. Cheap to clone.
 
-use super::feed::{JobNews, WAITING};
+use super::feed::{JobNews, Since, WAITING};
 use super::settings::JobSettings;
 use super::store::{Folders, Input, Record, StoreError, Webhook};
 use crate::core::job::{JobLimits, JobState};
@@ -139,6 +139,7 @@ pub(super) enum Request {
         oneshot::Sender<Result<Option<Watched>, StoreError>>,
     ),
     Status(oneshot::Sender<EngineStatus>),
+    Since(u64, oneshot::Sender<Since>),
 }
 
 /// The jobs, from outside.
@@ -230,6 +231,13 @@ impl Jobs {
     pub async fn status(&self) -> Option<EngineStatus> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Status(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// States of all jobs told after event `seq`, as far as they are kept. Subscribe by [`Jobs::news`] first.
+    pub async fn since(&self, seq: u64) -> Option<Since> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Since(seq, reply)).await.ok()?;
         answer.await.ok()
     }
 

@@ -13,11 +13,12 @@ mod report;
 mod serve;
 mod settings;
 mod store;
+mod tls;
 mod told;
 mod webhook;
 
 pub use engine::state_news;
-pub use feed::{JobNews, Progress, StateNews, What};
+pub use feed::{JobNews, Progress, Since, StateNews, What};
 pub use handle::{
     Accepted, Cancelled, EngineStatus, Inbox, InstanceStatus, Jobs, NewJob, Refused, WantsPreviews,
     Watched,

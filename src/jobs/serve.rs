@@ -147,5 +147,6 @@ fn refuse(request: Request, error: &StoreError) {
         Request::Cancel(_, reply) => drop(reply.send(Err(error))),
         Request::Watch(_, _, reply) => drop(reply.send(Err(error))),
         Request::Status(reply) => drop(reply),
+        Request::Since(_, reply) => drop(reply),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::store::{Folders, Retention};
 use crate::core::units::{Bytes, Millis};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How jobs are kept and placed.
@@ -25,6 +25,8 @@ pub struct JobSettings {
     pub webhook_secret: Option<String>,
     /// `FORNAX_WEBHOOK_HOSTS`: the only hosts that webhooks may go to, separated by commas; by default any but link-local ones.
     pub webhook_hosts: Option<Vec<String>>,
+    /// `FORNAX_WEBHOOK_CA`: certificates (PEM) of authorities that servers of https webhooks may be signed by, besides the machine's.
+    pub webhook_ca: Option<PathBuf>,
 }
 
 impl JobSettings {
@@ -73,6 +75,7 @@ impl JobSettings {
             ),
             keep_jobs: number("FORNAX_JOBS_KEEP_JOBS", 100_000, 0, 10_000_000),
             webhook_secret: text("FORNAX_WEBHOOK_SECRET"),
+            webhook_ca: text("FORNAX_WEBHOOK_CA").map(Into::into),
             webhook_hosts: text("FORNAX_WEBHOOK_HOSTS").map(|hosts| {
                 hosts
                     .split(',')

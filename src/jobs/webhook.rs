@@ -6,18 +6,20 @@
 use super::engine::now_ms;
 use super::settings::JobSettings;
 use super::store::{Hook, Store};
+use super::tls::Tls;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Request, Uri};
+use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use sha2::Sha256;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +36,7 @@ const AGAIN: [u64; 10] = [2, 5, 15, 60, 300, 900, 3600, 10_800, 21_600, 43_200];
 pub enum WebhookError {
     /// Not a URL that we can post to.
     #[error(
-        "a webhook is an address such as http://127.0.0.1:8000/done; https is not spoken: put a proxy of your own between"
+        "a webhook is an address such as https://example.org/done or http://127.0.0.1:8000/done, without a user in it"
     )]
     Url,
     /// A host that is not allowed.
@@ -46,7 +48,7 @@ pub enum WebhookError {
 
 /// Whether it may be posted to, as far as its text tells.
 pub fn check(url: &str, hosts: Option<&[String]>) -> Result<(), WebhookError> {
-    let (host, _, _) = parts(url).ok_or(WebhookError::Url)?;
+    let host = place(url).ok_or(WebhookError::Url)?.host;
     let allowed = match hosts {
         Some(hosts) => hosts.contains(&host),
         None => host.parse().map_or(true, is_allowed),
@@ -58,18 +60,32 @@ pub fn check(url: &str, hosts: Option<&[String]>) -> Result<(), WebhookError> {
     }
 }
 
-/// Host, port, and the URL.
-fn parts(url: &str) -> Option<(String, u16, Uri)> {
+/// Where a webhook goes.
+struct Place {
+    host: String,
+    port: u16,
+    uri: Uri,
+    tls: bool,
+}
+
+fn place(url: &str) -> Option<Place> {
     let uri: Uri = url.parse().ok()?;
-    if uri.scheme_str() != Some("http")
-        || url.len() > 2000
-        || uri.authority()?.as_str().contains('@')
-    {
+    let (tls, usual) = match uri.scheme_str() {
+        Some("http") => (false, 80),
+        Some("https") => (true, 443),
+        _ => return None,
+    };
+    if url.len() > 2000 || uri.authority()?.as_str().contains('@') {
         return None;
     }
     let host = uri.host()?.trim_matches(['[', ']']).to_ascii_lowercase();
-    let port = uri.port_u16().unwrap_or(80);
-    Some((host, port, uri))
+    let port = uri.port_u16().unwrap_or(usual);
+    Some(Place {
+        host,
+        port,
+        uri,
+        tls,
+    })
 }
 
 /// Link-local addresses are those of clouds' metadata services; nothing of a user's is at an unspecified or multicast one.
@@ -89,11 +105,14 @@ pub(super) async fn run(
     wake: Arc<Notify>,
     shutdown: CancellationToken,
 ) {
+    let tls = Tls::new(settings.webhook_ca.clone());
     loop {
         let next = match store.hooks(now_ms(), AT_ONCE).await {
             Ok((due, next)) => {
                 let none = due.is_empty();
-                let deliveries = due.into_iter().map(|hook| deliver(&store, &settings, hook));
+                let deliveries = due
+                    .into_iter()
+                    .map(|hook| deliver(&store, &settings, &tls, hook));
                 tokio::select! {
                     _ = futures_util::future::join_all(deliveries) => {}
                     () = shutdown.cancelled() => return,
@@ -120,8 +139,8 @@ pub(super) async fn run(
     }
 }
 
-async fn deliver(store: &Store, settings: &JobSettings, hook: Hook) {
-    let tried = tokio::time::timeout(WITHIN, post(settings, &hook)).await;
+async fn deliver(store: &Store, settings: &JobSettings, tls: &Tls, hook: Hook) {
+    let tried = tokio::time::timeout(WITHIN, post(settings, tls, &hook)).await;
     let tried = tried.unwrap_or_else(|_| Err(format!("no answer within {} s", WITHIN.as_secs())));
     let again = match tried {
         Ok(()) => None,
@@ -143,12 +162,13 @@ async fn deliver(store: &Store, settings: &JobSettings, hook: Hook) {
 }
 
 /// One delivery. Redirections are not followed: they could lead where the address may not.
-async fn post(settings: &JobSettings, hook: &Hook) -> Result<(), String> {
+async fn post(settings: &JobSettings, tls: &Tls, hook: &Hook) -> Result<(), String> {
     let url = &hook.webhook.url;
     check(url, settings.webhook_hosts.as_deref()).map_err(|error| error.to_string())?;
-    let (host, port, uri) = parts(url).ok_or("it is no address")?;
+    let place = place(url).ok_or("it is no address")?;
+    let (host, uri) = (place.host, place.uri);
     let listed = settings.webhook_hosts.is_some();
-    let found = tokio::net::lookup_host((host.as_str(), port)).await;
+    let found = tokio::net::lookup_host((host.as_str(), place.port)).await;
     let found: Vec<SocketAddr> = found
         .map_err(|error| format!("cannot find {host}: {error}"))?
         .collect();
@@ -161,9 +181,6 @@ async fn post(settings: &JobSettings, hook: &Hook) -> Result<(), String> {
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| format!("cannot connect to {address}: {error}"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
     let stamp = (now_ms() / 1000).to_string();
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::post(path)
@@ -183,18 +200,34 @@ async fn post(settings: &JobSettings, hook: &Hook) -> Result<(), String> {
     let request = request
         .body(Full::new(Bytes::from(hook.body.clone())))
         .map_err(|error| error.to_string())?;
+    let status = match place.tls {
+        true => exchange(tls.connect(&host, stream).await?, request).await?,
+        false => exchange(stream, request).await?,
+    };
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(format!("it answered {status}"))
+    }
+}
+
+/// One request on a connection, and the status of its answer.
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<StatusCode, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let mut answered = std::pin::pin!(sender.send_request(request));
     let response = tokio::select! {
         biased;
         response = &mut answered => response,
         _ = connection => answered.await,
     };
-    let status = response.map_err(|error| error.to_string())?.status();
-    if status.is_success() {
-        Ok(())
-    } else {
-        Err(format!("it answered {status}"))
-    }
+    response
+        .map(|response| response.status())
+        .map_err(|error| error.to_string())
 }
 
 /// `v1,` and the signature. A secret of the form `whsec_BASE64` is decoded, any other is taken as it is.
@@ -221,7 +254,9 @@ mod tests {
             ("http://127.0.0.1:8000/done?x=1", true),
             ("http://example.org/hook", true),
             ("http://[::1]/hook", true),
-            ("https://example.org/hook", false),
+            ("https://example.org/hook", true),
+            ("https://user@example.org/hook", false),
+            ("https://169.254.169.254/", false),
             ("http://169.254.169.254/latest/meta-data", false),
             ("http://[::ffff:169.254.169.254]/", false),
             ("http://[fe80::1]/", false),

@@ -68,6 +68,12 @@ impl Ran {
     }
 }
 
+/// The program under test: the one built with it, or another one that `FORNAX_BIN` names (benchmarks of a release build).
+fn program() -> PathBuf {
+    let other = std::env::var_os("FORNAX_BIN").map(PathBuf::from);
+    other.unwrap_or_else(|| env!("CARGO_BIN_EXE_fornax").into())
+}
+
 /// A PM2_HOME, and beside it a folder for apps.
 pub struct Home {
     dir: tempfile::TempDir,
@@ -87,7 +93,7 @@ impl Home {
         std::fs::create_dir(dir.path().join("apps")).unwrap();
         Self {
             dir,
-            program: env!("CARGO_BIN_EXE_fornax").into(),
+            program: program(),
             env: env
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))

@@ -11,5 +11,6 @@ pub mod pm2_client;
 pub mod raw_rpc;
 pub mod redis;
 pub mod successor;
+pub mod tls;
 
 pub use home::{Home, Ran, eventually};

@@ -4,6 +4,7 @@
 
 use super::eventually;
 use super::home::{Home, free_ports, kill};
+use super::tls;
 use redis::{Connection, FromRedisValue};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,56 +23,21 @@ pub struct Redis {
 
 impl Redis {
     /// Starts one; `None`, and it is said, where there is no redis-server.
-    pub fn start(tls: bool) -> Option<Self> {
-        for program in ["redis-server", "openssl"]
-            .iter()
-            .take(1 + usize::from(tls))
-        {
-            let ran = Command::new(program)
-                .arg("--version")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
-            if ran.is_err() {
-                println!("NOT RUN: no {program} in PATH (Debian: apt-get install {program})");
-                return None;
-            }
+    pub fn start(by_tls: bool) -> Option<Self> {
+        if !(tls::has("redis-server") && (!by_tls || tls::has("openssl"))) {
+            return None;
         }
         let mut redis = Self {
             dir: tempfile::Builder::new().prefix("fxr").tempdir().unwrap(),
             port: free_ports(1),
-            tls,
+            tls: by_tls,
             child: None,
         };
-        if tls {
-            redis.certify();
+        if by_tls {
+            tls::certify(redis.dir.path());
         }
         redis.begin();
         Some(redis)
-    }
-
-    /// A certificate authority of our own, and a certificate of its for localhost.
-    fn certify(&self) {
-        let openssl = |words: &str| {
-            let ran = Command::new("openssl")
-                .args(words.split(' '))
-                .current_dir(self.dir.path())
-                .output()
-                .unwrap();
-            assert!(ran.status.success(), "{ran:?}");
-        };
-        openssl(
-            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test",
-        );
-        openssl("req -newkey rsa:2048 -nodes -keyout key.pem -out request -subj /CN=localhost");
-        std::fs::write(
-            self.dir.path().join("names"),
-            "subjectAltName=DNS:localhost\n",
-        )
-        .unwrap();
-        openssl(
-            "x509 -req -in request -CA ca.pem -CAkey ca.key -out cert.pem -days 2 -extfile names",
-        );
     }
 
     /// Where its authority's certificate is.

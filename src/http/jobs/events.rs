@@ -230,6 +230,8 @@ impl JobFeed {
 struct MachineFeed {
     app: Arc<App>,
     life: u64,
+    /// The job event told last.
+    seq: u64,
     told: BTreeMap<String, (ServiceStatus, String)>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     news: broadcast::Receiver<Arc<JobNews>>,
@@ -239,11 +241,13 @@ struct MachineFeed {
     _seat: OwnedSemaphorePermit,
 }
 
-/// `GET /events`: every service's state now, then changes of services and of jobs.
+/// `GET /events`: every service's state now, then changes of services and of jobs. `Last-Event-ID` brings the states of jobs that
+/// were told since, or `missed` where they are not kept: it is of another daemon, or too long ago.
 pub(in crate::http) async fn of_machine(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     method: Method,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let seat = Arc::clone(&app.followers)
         .try_acquire_owned()
@@ -251,8 +255,10 @@ pub(in crate::http) async fn of_machine(
     if method == Method::HEAD {
         return Ok(stream_of(Body::empty()));
     }
+    let life = app.handle.info.started_at_ms;
     let mut feed = MachineFeed {
-        life: app.handle.info.started_at_ms,
+        life,
+        seq: last_seq(&headers, life),
         told: BTreeMap::new(),
         snapshots: app.handle.snapshots.clone(),
         news: app.jobs.news(),
@@ -263,6 +269,13 @@ pub(in crate::http) async fn of_machine(
         _seat: seat,
     };
     feed.compare();
+    if headers.contains_key("last-event-id") {
+        if feed.seq > 0 {
+            feed.catch_up().await;
+        } else {
+            feed.missed();
+        }
+    }
     let chunks = futures_util::stream::unfold(feed, |mut feed| async move {
         let chunk = feed.next().await?;
         Some((Ok::<String, Infallible>(chunk), feed))
@@ -327,21 +340,49 @@ impl MachineFeed {
                     Err(_) => return None,
                 },
                 news = self.news.recv() => match news {
-                    Ok(news) => if let What::State(state) = &news.what {
-                        let mut data = serde_json::to_value(state).unwrap_or_default();
-                        data["job"] = Value::from(&*news.job);
-                        data["at"] = Value::from(answer::iso(news.at_ms));
-                        let id = id_of(self.life, news.seq);
-                        self.ready.push_back(format!("id: {id}\nevent: job\ndata: {data}\n\n"));
-                    },
-                    Err(RecvError::Lagged(missed)) => {
-                        let data = json!({"events": missed});
-                        self.ready.push_back(format!("event: missed\ndata: {data}\n\n"));
-                    }
+                    Ok(news) => self.take(&news),
+                    // Slower than the news: told what is kept of it.
+                    Err(RecvError::Lagged(_)) => self.catch_up().await,
                     Err(RecvError::Closed) => return None,
                 },
             }
-            debug_assert!(self.app.handle.info.started_at_ms == self.life);
         }
+    }
+
+    /// A job's state, unless it has been told.
+    fn take(&mut self, news: &JobNews) {
+        let What::State(state) = &news.what else {
+            return;
+        };
+        if news.seq <= self.seq {
+            return;
+        }
+        self.seq = news.seq;
+        let mut data = serde_json::to_value(state).unwrap_or_default();
+        data["job"] = Value::from(&*news.job);
+        data["at"] = Value::from(answer::iso(news.at_ms));
+        let id = id_of(self.life, news.seq);
+        self.ready
+            .push_back(format!("id: {id}\nevent: job\ndata: {data}\n\n"));
+    }
+
+    /// What was told since the last one.
+    async fn catch_up(&mut self) {
+        let since = match self.app.jobs.has_store() {
+            true => self.app.jobs.since(self.seq).await.unwrap_or_default(),
+            false => return,
+        };
+        if since.missed {
+            self.missed();
+        }
+        for news in &since.states {
+            self.take(news);
+        }
+    }
+
+    fn missed(&mut self) {
+        let data = json!({"at": answer::timestamp()});
+        self.ready
+            .push_back(format!("event: missed\ndata: {data}\n\n"));
     }
 }

@@ -183,7 +183,7 @@ async fn assemble(
         spool.write(&bytes).await?;
         spool.end().await?;
     }
-    let digest = spool.digest(wanted.workflow.get());
+    let digest = spool.digest(&workflow::canonical(&graph));
     let (id, inputs) = spool.keep();
     Ok(NewJob {
         id,

@@ -63,6 +63,7 @@ impl Engine {
                 }
             }
             Request::Status(reply) => drop(reply.send(self.status())),
+            Request::Since(seq, reply) => drop(reply.send(self.recent.after(seq))),
         }
     }
 

@@ -144,11 +144,13 @@ impl Engine {
         let Some(live) = self.job_of(prompt_id) else {
             return;
         };
-        (live.heard, live.moved) = (Instant::now(), Instant::now());
+        live.heard = Instant::now();
         (live.taken, live.nowhere) = (true, None);
+        // That it is still executed is no progress.
         if live.record.state() != JobState::Placed {
             return;
         }
+        live.moved = Instant::now();
         live.record.job.step(JobEvent::Started);
         if let Some(attempt) = live.record.attempts.last_mut() {
             attempt.started_ms = Some(now_ms());
@@ -180,6 +182,7 @@ impl Engine {
         if live.last_progress.as_ref() == Some(&progress) {
             return;
         }
+        live.moved = Instant::now();
         live.last_progress = Some(progress.clone());
         let id = live.record.id.clone();
         self.tell(&id, What::Progress(progress));

@@ -10,7 +10,7 @@ mod machines;
 mod place;
 mod ticks;
 
-use super::feed::{JobNews, Past, Progress, StateNews, What};
+use super::feed::{JobNews, Past, Progress, Recent, StateNews, What};
 use super::handle::{EngineStatus, InstanceStatus, Jobs, Request};
 use super::machine::Machine;
 use super::report::Report;
@@ -132,6 +132,7 @@ pub(super) struct Engine {
     serial: u64,
     turn: u64,
     seq: u64,
+    recent: Recent,
     /// The store has failed: nothing is placed until then.
     rests_until: Option<Instant>,
     trouble: Option<String>,
@@ -170,6 +171,7 @@ pub(super) async fn run(
         serial: 0,
         turn: 0,
         seq: 0,
+        recent: Recent::default(),
         rests_until: None,
         trouble: None,
         hooks,
@@ -288,6 +290,7 @@ impl Engine {
         if let Some(live) = self.live.get_mut(id) {
             live.past.push(Arc::clone(&news));
         }
+        self.recent.push(&news);
         // An error means that nobody listens.
         let _ = self.jobs.news.send(news);
     }
