@@ -6,7 +6,7 @@ use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::{self, Held, Key, Notice, Order, Standing};
 use crate::sys::{fds, packets, pidfd};
 use nix::poll::{PollFd, PollFlags, poll};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,10 @@ use tokio::sync::{Notify, oneshot};
 const FETCH_WITHIN: Duration = Duration::from_secs(5);
 /// How long a thread that may block waits for a keeper that does not read.
 const HOLD_WITHIN: Duration = Duration::from_secs(1);
+/// How long the keeper may take to tell of an end by itself. Several ends at once may reach it as one.
+const TELLS_WITHIN: Duration = Duration::from_millis(1);
+/// So many ends are kept until their runners ask; of others they ask the keeper.
+const ENDS_KEPT: usize = 256;
 /// How soon a question is asked again that the keeper had no room for.
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 
@@ -36,9 +40,48 @@ struct Inner {
     /// The parent of all apps.
     pid: u32,
     /// Locks, not messages: both are taken for a map access, by the loop's tasks and by the threads that launch runs.
-    asked: Mutex<HashMap<u32, oneshot::Sender<Standing>>>,
+    ends: Mutex<Ends>,
     held: Mutex<HashMap<Key, OwnedFd>>,
     child_ended: Notify,
+}
+
+/// What the keeper has told of ended children, and who waits to be told.
+#[derive(Debug, Default)]
+struct Ends {
+    asked: HashMap<u32, oneshot::Sender<Standing>>,
+    /// The latest ends that nobody had asked for yet, oldest first.
+    told: VecDeque<(u32, Standing)>,
+}
+
+enum Known {
+    Told(Standing),
+    NotYet(oneshot::Receiver<Standing>),
+}
+
+impl Ends {
+    fn of(&mut self, pid: u32) -> Known {
+        if let Some(at) = self.told.iter().position(|(told, _)| *told == pid)
+            && let Some((_, standing)) = self.told.remove(at)
+        {
+            return Known::Told(standing);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.asked.insert(pid, reply);
+        Known::NotYet(answer)
+    }
+
+    fn take(&mut self, pid: u32, standing: Standing) {
+        if let Some(reply) = self.asked.remove(&pid) {
+            // Whoever asked may have gone.
+            drop(reply.send(standing));
+        } else if matches!(standing, Standing::Ended(_)) {
+            self.told.retain(|(told, _)| *told != pid);
+            self.told.push_back((pid, standing));
+            if self.told.len() > ENDS_KEPT {
+                self.told.pop_front();
+            }
+        }
+    }
 }
 
 impl Keeper {
@@ -59,7 +102,7 @@ impl Keeper {
         let inner = Inner {
             socket,
             pid: std::os::unix::process::parent_id(),
-            asked: Mutex::default(),
+            ends: Mutex::default(),
             held: Mutex::new(held),
             child_ended: Notify::new(),
         };
@@ -115,25 +158,27 @@ impl Keeper {
 
     /// How a child has ended. It stays a zombie until [`Keeper::reap`], so that whoever comes after us can ask again.
     ///
-    /// The question is on its way when this returns; the answer is waited for.
+    /// Mostly the keeper has told already, or is about to; it is asked when nothing has come for a moment.
     pub fn standing(&self, pid: u32) -> impl Future<Output = Standing> + use<> {
         let inner = self.inner.clone();
-        let asked = inner.as_ref().map(|inner| {
-            let (reply, answer) = oneshot::channel();
-            lock(&inner.asked).insert(pid, reply);
-            (inner.peek(pid), answer)
-        });
+        let known = inner.as_ref().map(|inner| lock(&inner.ends).of(pid));
         async move {
-            let (Some(inner), Some((mut sent, answer))) = (inner, asked) else {
+            let (Some(inner), Some(known)) = (inner, known) else {
                 return pidfd::peek(pid);
             };
-            while let Err(error) = sent {
+            let mut answer = match known {
+                Known::Told(standing) => return standing,
+                Known::NotYet(answer) => answer,
+            };
+            if let Ok(told) = tokio::time::timeout(TELLS_WITHIN, &mut answer).await {
+                return told.unwrap_or(Standing::Unknown);
+            }
+            while let Err(error) = inner.peek(pid) {
                 if error.kind() != io::ErrorKind::WouldBlock {
                     // The keeper has gone. A successor of ours will find out.
                     std::future::pending::<()>().await;
                 }
                 tokio::time::sleep(ASK_AGAIN).await;
-                sent = inner.peek(pid);
             }
             answer.await.unwrap_or(Standing::Unknown)
         }
@@ -142,7 +187,11 @@ impl Keeper {
     /// What is known of a child's end is written down: the kernel may forget it.
     pub fn reap(&self, pid: u32) {
         match &self.inner {
-            Some(inner) => inner.tell(&Order::Reap(pid)),
+            Some(inner) => {
+                // The number may be another process's from now on.
+                lock(&inner.ends).told.retain(|(told, _)| *told != pid);
+                inner.tell(&Order::Reap(pid));
+            }
             None => drop(pidfd::reap(pid)),
         }
     }
@@ -242,12 +291,7 @@ impl Inner {
 
     fn take(&self, packet: &[u8]) {
         match Notice::decode(packet) {
-            Some(Notice::Status(pid, standing)) => {
-                if let Some(reply) = lock(&self.asked).remove(&pid) {
-                    // Whoever asked may have gone.
-                    drop(reply.send(standing));
-                }
-            }
+            Some(Notice::Status(pid, standing)) => lock(&self.ends).take(pid, standing),
             Some(Notice::ChildEnded) => self.child_ended.notify_one(),
             Some(Notice::Holding(_) | Notice::HoldingNoMore) | None => {}
         }

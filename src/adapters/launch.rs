@@ -3,6 +3,7 @@
 use super::channel::Channel;
 use super::cluster;
 use super::ending::Ending;
+use super::kit::{Kit, NoKit};
 use super::logs::RunLogs;
 use super::preload::{self, AGENT};
 use super::runner::{CHANNEL_QUEUE, Launched, MARKER, RunHandle, RunPlan, Running};
@@ -11,7 +12,7 @@ use crate::core::keeping::{Held, Key};
 use crate::core::spec::interpreter::SourceMaps;
 use crate::sys::memory_room::NoRoom;
 use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned};
-use crate::sys::{affinity, fds, limits, procfs, spawn};
+use crate::sys::{affinity, limits, procfs, spawn};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,12 @@ pub(super) enum LaunchError {
     },
 }
 
+impl From<NoKit> for LaunchError {
+    fn from(NoKit { what, source }: NoKit) -> Self {
+        Self::Descriptor { what, source }
+    }
+}
+
 impl LaunchError {
     /// It can succeed later, without anybody's doing: something is used up.
     pub(super) fn is_starvation(&self) -> bool {
@@ -65,14 +72,15 @@ impl LaunchError {
 
 /// The blocking part: descriptors, cgroup, spawn, log plane.
 pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, LaunchError> {
-    let descriptor = |what| move |source| LaunchError::Descriptor { what, source };
     if let Some(no_room) = ctx.memory.refusal() {
         return Err(no_room.into());
     }
-    let (stdin_read, stdin_write) = fds::input_pipe().map_err(descriptor("pipe"))?;
-    let (out_read, out_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
-    let (err_read, err_write) = fds::output_pipe().map_err(descriptor("pipe"))?;
-    let (ours, theirs) = fds::channel_pair().map_err(descriptor("socket pair"))?;
+    let Kit {
+        input: (stdin_read, stdin_write),
+        output: (out_read, out_write),
+        errors: (err_read, err_write),
+        channel: (ours, theirs),
+    } = ctx.kits.take()?;
     let marker = ctx.marker(plan.id, plan.generation);
     let maps = match plan.source_maps {
         SourceMaps::Never => false,
@@ -99,7 +107,8 @@ pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, Launc
         source,
     })?;
     let program = spawn::c_path("the program's path", &find_program(&plan)?)?;
-    let (args, env) = (c_args(&plan)?, c_env(&plan, &marker)?);
+    let args = c_args(&plan)?;
+    let env = c_env(std::mem::take(&mut plan.env), &marker)?;
     let cwd = spawn::c_string("the working directory", plan.cwd.as_str())?;
     // Taken last: what fails above leaves none behind.
     let cgroup = ctx.cgroups.as_ref().and_then(|root| root.take().ok());
@@ -211,30 +220,37 @@ fn c_args(plan: &RunPlan) -> Result<Vec<std::ffi::CString>, SpawnError> {
         .collect()
 }
 
-fn c_env(plan: &RunPlan, marker: &str) -> Result<Vec<std::ffi::CString>, SpawnError> {
-    let entry = |(name, value): (&String, &String)| {
-        spawn::c_string("an environment variable", format!("{name}={value}"))
-    };
+fn c_env(
+    env: std::collections::BTreeMap<String, String>,
+    marker: &str,
+) -> Result<Vec<std::ffi::CString>, SpawnError> {
     let channel = [
         "NODE_CHANNEL_FD=3",
         "NODE_CHANNEL_SERIALIZATION_MODE=json",
         marker,
     ];
-    let ours = channel
-        .into_iter()
-        .map(|entry| spawn::c_string("an environment variable", entry));
-    // A name with `=` in it would set another variable; the kernel has no way to write it.
-    let theirs = plan
-        .env
-        .iter()
-        .filter(|(name, _)| !name.is_empty() && !name.contains('='))
-        .filter(|(name, _)| {
-            !matches!(
-                name.as_str(),
-                "NODE_CHANNEL_FD" | "NODE_CHANNEL_SERIALIZATION_MODE" | MARKER
-            )
-        });
-    theirs.map(entry).chain(ours).collect()
+    let what = "an environment variable";
+    let mut entries = Vec::with_capacity(env.len() + channel.len());
+    for (name, value) in env {
+        // A name with `=` in it would set another variable; the kernel has no way to write it.
+        let writable = !name.is_empty() && !name.contains('=');
+        let ours = matches!(
+            name.as_str(),
+            "NODE_CHANNEL_FD" | "NODE_CHANNEL_SERIALIZATION_MODE" | MARKER
+        );
+        if writable && !ours {
+            // With room for the NUL too, so that nothing is moved.
+            let mut entry = Vec::with_capacity(name.len() + value.len() + 2);
+            entry.extend_from_slice(name.as_bytes());
+            entry.push(b'=');
+            entry.extend_from_slice(value.as_bytes());
+            entries.push(spawn::c_string(what, entry)?);
+        }
+    }
+    for entry in channel {
+        entries.push(spawn::c_string(what, entry)?);
+    }
+    Ok(entries)
 }
 
 fn write_pid_file(path: &Path, pid: u32) {

@@ -7,6 +7,7 @@ mod ending;
 pub mod event;
 pub mod host;
 pub mod keeper;
+pub mod kit;
 mod launch;
 pub mod logs;
 mod preload;

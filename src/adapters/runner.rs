@@ -5,7 +5,8 @@ use super::cluster::{ClusterFact, Registry, WorkerSeat};
 use super::ending::Ending;
 use super::event::{RunEvent, RunEventKind};
 use super::keeper::Keeper;
-use super::launch::launch;
+use super::kit::Kits;
+use super::launch::{LaunchError, launch};
 use super::logs::{LogConfig, LogPlane};
 use super::runs::Runs;
 use super::tree::{Roots, Tree};
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Messages waiting for an app that does not read its channel; a full queue refuses further ones.
 pub(super) const CHANNEL_QUEUE: usize = 64;
@@ -89,6 +91,8 @@ pub struct Running {
     pub roots: Arc<Roots>,
     /// Where cgroups are made, if they can be.
     pub cgroups: Option<Arc<CgroupRoot>>,
+    /// What the next run is born with.
+    pub kits: Arc<Kits>,
     /// Whether there is memory for one more run.
     pub memory: Arc<MemoryRoom>,
     /// All runs in progress.
@@ -176,21 +180,44 @@ impl RunHandle {
     }
 }
 
-/// Runs the plan to its end.
-pub async fn run(plan: RunPlan, ctx: Running) {
-    let (id, generation) = (plan.id, plan.generation);
+/// Runs the plan to its end. It is launched by the call; what is returned follows it. Within a runtime.
+pub fn run(plan: RunPlan, ctx: Running) -> impl Future<Output = ()> + Send {
+    let followed = Followed {
+        run: (plan.id, plan.generation),
+        pid_path: plan.pid_path.clone(),
+        seat: plan.cluster.map(|sched| (Arc::clone(&plan.name), sched)),
+    };
+    let launch = {
+        let ctx = ctx.clone();
+        tokio::task::spawn_blocking(move || launch(plan, &ctx))
+    };
+    follow_launch(followed, launch, ctx)
+}
+
+/// What is kept of a plan while it is launched.
+struct Followed {
+    run: (PmId, Generation),
+    pid_path: Option<PathBuf>,
+    /// Its app, and how it is served as a worker of Node's cluster, if it is one.
+    seat: Option<(Arc<str>, Sched)>,
+}
+
+async fn follow_launch(
+    followed: Followed,
+    launch: JoinHandle<Result<Launched, LaunchError>>,
+    ctx: Running,
+) {
+    let Followed {
+        run: (id, generation),
+        pid_path,
+        seat,
+    } = followed;
     let tell = |kind| {
         ctx.events.send(RunEvent {
             id,
             generation,
             kind,
         })
-    };
-    let (told, pid_path) = (Told::Nothing, plan.pid_path.clone());
-    let seat = plan.cluster.map(|sched| (Arc::clone(&plan.name), sched));
-    let launch = {
-        let ctx = ctx.clone();
-        tokio::task::spawn_blocking(move || launch(plan, &ctx))
     };
     let launched = match launch.await {
         Ok(Ok(launched)) => launched,
@@ -216,7 +243,15 @@ pub async fn run(plan: RunPlan, ctx: Running) {
         let seat = WorkerSeat { app, sched, outbox };
         ctx.cluster.enter((id, generation), seat);
     }
-    serve((id, generation), launched, told, pid_path, clustered, ctx).await;
+    serve(
+        (id, generation),
+        launched,
+        Told::Nothing,
+        pid_path,
+        clustered,
+        ctx,
+    )
+    .await;
 }
 
 /// What the loop knows of a run already.
@@ -261,9 +296,13 @@ pub(super) async fn serve(
             facts: handle.tree.facts(handle.oom_kills),
         })
         .await;
-        if let Some(cgroups) = ctx.cgroups.clone() {
-            tokio::task::spawn_blocking(move || cgroups.restock());
-        }
+        let (cgroups, kits) = (ctx.cgroups.clone(), Arc::clone(&ctx.kits));
+        tokio::task::spawn_blocking(move || {
+            kits.restock();
+            if let Some(cgroups) = cgroups {
+                cgroups.restock();
+            }
+        });
     }
     let leftovers = if told == Told::Ended {
         true

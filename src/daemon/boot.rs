@@ -191,6 +191,7 @@ pub fn run(options: BootOptions, servers: Servers, ready: impl FnOnce()) -> Resu
         roots: Arc::clone(&roots),
         runs: Arc::clone(&runs),
         cgroups: cgroups(),
+        kits: Arc::default(),
         memory: Arc::default(),
         daemon: estate.mark,
         keeper: keeper.clone(),

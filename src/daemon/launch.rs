@@ -25,13 +25,15 @@ pub enum PlanError {
 }
 
 /// The environment of a run: the configuration's scalars, the app's own variables, and how the run stands (spec 1.4).
-pub fn environment(instance: &Instance) -> BTreeMap<String, String> {
+///
+/// `at_ms`: when it begins, in milliseconds since the Unix epoch.
+pub fn environment(instance: &Instance, at_ms: u64) -> BTreeMap<String, String> {
     let mut env = instance.conf.environment();
     let memory = &instance.machine.memory;
     let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
     set("pm_id", instance.id.to_string());
     set("status", "launching".to_owned());
-    set("pm_uptime", instance.started_at_ms.to_string());
+    set("pm_uptime", at_ms.to_string());
     set("restart_time", memory.restarts.to_string());
     set("unstable_restarts", memory.unstable.to_string());
     set("unique_id", instance.unique_id.to_string());
@@ -49,8 +51,8 @@ pub fn environment(instance: &Instance) -> BTreeMap<String, String> {
     env
 }
 
-/// The run to spawn.
-pub fn plan(instance: &Instance, rotation: LogRotation) -> Result<RunPlan, PlanError> {
+/// The run to spawn, which begins at this time.
+pub fn plan(instance: &Instance, rotation: LogRotation, at_ms: u64) -> Result<RunPlan, PlanError> {
     let spec = &instance.spec;
     let (program, args) = command(spec);
     Ok(RunPlan {
@@ -62,7 +64,7 @@ pub fn plan(instance: &Instance, rotation: LogRotation) -> Result<RunPlan, PlanE
         args,
         script: spec.exec_path.clone(),
         source_maps: spec.source_maps,
-        env: environment(instance),
+        env: environment(instance, at_ms),
         cwd: spec.cwd.clone(),
         user: user(spec)?,
         pid_path: spec.pid_path.clone(),

@@ -14,12 +14,13 @@ pub use resume::Legacy;
 
 use super::bus::Bus;
 use super::command::{Answer, Command};
+use super::launch::{self, PlanError};
+use super::messages;
 use super::settings::Settings;
 use super::snapshot::Snapshot;
 use super::table::{Now, Table};
 use super::timers::{Due, TimerKey, Timers};
 use super::world::{Needs, World};
-use super::{launch, messages};
 use crate::adapters::event::{RunEvent, RunEventKind};
 use crate::core::exit::LastExit;
 use crate::core::ids::PmId;
@@ -175,14 +176,27 @@ impl<W: World> Daemon<W> {
         match instance.machine.step(&spec.policy, event, now.mono) {
             Some(effects) => {
                 self.dirty.insert(id);
-                if effects
-                    .iter()
-                    .any(|effect| matches!(effect, Effect::Spawn(_)))
-                {
+                let spawns = |effect: &Effect| match effect {
+                    Effect::Spawn(generation) => Some(*generation),
+                    _ => None,
+                };
+                // What takes longest is set going first; it is told in its turn all the same.
+                let mut begun = None;
+                if let Some(generation) = effects.iter().find_map(spawns) {
                     self.remember([id]);
+                    if self.may_spawn_now(id, generation, now) {
+                        begun = self.spawn(id, now);
+                    }
                 }
                 for effect in effects {
-                    self.carry_out(id, effect, now, false);
+                    match (spawns(&effect), begun.take()) {
+                        (Some(_), Some(outcome)) => self.tell_spawn(id, outcome, now),
+                        (Some(_), None) => {}
+                        (None, not_yet) => {
+                            begun = not_yet;
+                            self.carry_out(id, effect, false);
+                        }
+                    }
                 }
                 self.drop_held_if_stopped(id);
             }
@@ -190,15 +204,11 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    /// `other`: it is an effect of the instance's other run, which is never spawned again.
-    fn carry_out(&mut self, id: PmId, effect: Effect, now: Now, other: bool) {
+    /// `other`: it is an effect of the instance's other run.
+    fn carry_out(&mut self, id: PmId, effect: Effect, other: bool) {
         match effect {
-            Effect::Spawn(_) if other => {}
-            Effect::Spawn(generation) => {
-                if self.may_spawn_now(id, generation, now) {
-                    self.spawn(id, now);
-                }
-            }
+            // The instance's own is begun by `step`; its other run is never spawned again.
+            Effect::Spawn(_) => {}
             Effect::Disconnect(generation) => self.world.disconnect(id, generation),
             Effect::SignalTree(generation, signal) => self.world.signal(id, generation, signal),
             Effect::SignalRoot(generation, signal) => {
@@ -218,8 +228,17 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    fn spawn(&mut self, id: PmId, now: Now) {
+    /// Has a run started. `None`: there is no such instance.
+    fn spawn(&mut self, id: PmId, now: Now) -> Option<Result<(), PlanError>> {
         let rotation = self.settings.borrow().rotation;
+        let instance = self.table.instances.get(&id)?;
+        Some(launch::plan(instance, rotation, now.wall_ms).map(|plan| {
+            self.world.spawn(plan, Needs::of(&instance.spec));
+        }))
+    }
+
+    /// What is to be told and kept of a run that begins.
+    fn tell_spawn(&mut self, id: PmId, outcome: Result<(), PlanError>, now: Now) {
         let Some(instance) = self.table.instances.get_mut(&id) else {
             return;
         };
@@ -235,19 +254,13 @@ impl<W: World> Daemon<W> {
             "fork"
         };
         tracing::info!(target: "pm2", "App [{}:{id}] starting in -{mode} mode-", instance.spec.name);
-        match launch::plan(instance, rotation) {
-            Ok(plan) => {
-                let needs = Needs::of(&instance.spec);
-                self.world.spawn(plan, needs);
-            }
-            Err(error) => self.step(
-                id,
-                Event::SpawnFailed {
-                    generation,
-                    reason: error.to_string(),
-                    not_installed: false,
-                },
-            ),
+        if let Err(error) = outcome {
+            let event = Event::SpawnFailed {
+                generation,
+                reason: error.to_string(),
+                not_installed: false,
+            };
+            self.step(id, event);
         }
     }
 

@@ -163,25 +163,28 @@ impl World for RealWorld {
             home: self.home.clone(),
             keeper: self.running.keeper.clone(),
         };
+        if !check.is_needed() {
+            // At once, not when the loop has done with its turn.
+            self.tasks.spawn(runner::run(plan, running));
+            return;
+        }
         self.tasks.spawn(async move {
-            if check.is_needed() {
-                let checked = tokio::task::spawn_blocking(move || check.check()).await;
-                if let Ok(Ok(processors)) = checked {
-                    plan.processors = processors;
-                } else if let Ok(Err((reason, not_installed))) = checked {
-                    let kind = RunEventKind::SpawnFailed {
-                        reason,
-                        not_installed,
-                    };
-                    let event = RunEvent {
-                        id: plan.id,
-                        generation: plan.generation,
-                        kind,
-                    };
-                    // An error means that the loop has gone.
-                    let _ = running.events.send(event).await;
-                    return;
-                }
+            let checked = tokio::task::spawn_blocking(move || check.check()).await;
+            if let Ok(Ok(processors)) = checked {
+                plan.processors = processors;
+            } else if let Ok(Err((reason, not_installed))) = checked {
+                let kind = RunEventKind::SpawnFailed {
+                    reason,
+                    not_installed,
+                };
+                let event = RunEvent {
+                    id: plan.id,
+                    generation: plan.generation,
+                    kind,
+                };
+                // An error means that the loop has gone.
+                let _ = running.events.send(event).await;
+                return;
             }
             runner::run(plan, running).await;
         });

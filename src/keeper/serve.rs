@@ -25,8 +25,8 @@ const SHORT_LIFE: Duration = Duration::from_secs(5);
 const MANY_KILLS: u32 = 20;
 /// The longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// So often at most the daemon is told that a child has ended.
-const TELL_EVERY: Duration = Duration::from_millis(20);
+/// How long after the first of several ends the daemon is told that children have ended, whosever they were.
+const TELL_AFTER: Duration = Duration::from_millis(20);
 /// How long after a daemon's first word the keeper gives back what its start took.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 /// Packets taken before signals and the clock are looked at again.
@@ -66,9 +66,8 @@ pub fn run(title: &str) -> Result<u8, KeeperError> {
         predecessor: String::new(),
         short_lives: 0,
         start_at: None,
-        told_at: None,
+        tell_at: None,
         tidy_at: None,
-        to_tell: false,
     };
     keeper.begin()?;
     loop {
@@ -95,9 +94,8 @@ struct Keeper {
     predecessor: String,
     short_lives: u32,
     start_at: Option<Instant>,
-    told_at: Option<Instant>,
+    tell_at: Option<Instant>,
     tidy_at: Option<Instant>,
-    to_tell: bool,
 }
 
 impl Keeper {
@@ -161,26 +159,31 @@ impl Keeper {
             let limit = if daemon.ready { TRIAL } else { READY_WITHIN };
             (self.trial.is_some() || !daemon.ready).then(|| daemon.since + limit)
         });
-        let tell = self.to_tell.then_some(self.told_at).flatten();
-        [
-            self.start_at,
-            self.tidy_at,
-            ready,
-            tell.map(|at| at + TELL_EVERY),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.start_at, self.tidy_at, ready, self.tell_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn take_signals(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let signal = Signal(info.ssi_signo as i32);
             if signal == Signal(libc::SIGCHLD) {
-                self.to_tell = true;
+                self.child_ended(info.ssi_pid);
             } else if let Some(daemon) = &self.daemon {
                 daemon.signal(signal);
             }
+        }
+    }
+
+    /// Told at once, unasked: a successor waits for it. That some child has ended is told a little later, once for many.
+    fn child_ended(&mut self, pid: u32) {
+        self.tell_at
+            .get_or_insert_with(|| Instant::now() + TELL_AFTER);
+        if let (Some(daemon), standing @ Standing::Ended(_)) = (&self.daemon, standing(pid)) {
+            // No room, or several ends in one signal: the daemon asks.
+            let told = Notice::Status(pid, standing).encode();
+            let _ = packets::send(daemon.socket.as_fd(), &told, &[]);
         }
     }
 
@@ -277,9 +280,8 @@ impl Keeper {
             heap::release_program();
             heap::trim();
         }
-        if self.to_tell && self.told_at.is_none_or(|at| now >= at + TELL_EVERY) {
-            self.to_tell = false;
-            self.told_at = Some(now);
+        if self.tell_at.is_some_and(|at| now >= at) {
+            self.tell_at = None;
             if let Some(daemon) = &self.daemon {
                 // Full means that it has one to read already.
                 let _ = packets::send(daemon.socket.as_fd(), &Notice::ChildEnded.encode(), &[]);

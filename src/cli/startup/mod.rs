@@ -151,10 +151,12 @@ fn plan(output: &Output, matches: &ArgMatches, named: Option<&str>) -> anyhow::R
         known.map(|user| user.dir.to_string_lossy().into_owned())
     };
     let home = options::value(matches, "hp")
-        .map(str::to_owned)
-        .or_else(user_home)
-        .or_else(|| set("HOME"))
+        .map(|home| format!("{}/.pm2", home.trim_end_matches('/')))
+        .or_else(|| set("PM2_HOME"))
+        .or_else(|| user_home().map(|home| format!("{home}/.pm2")))
+        .or_else(|| set("HOME").map(|home| format!("{home}/.pm2")))
         .with_context(|| format!("there is no user `{user}`; name a home by `--hp DIR`"))?;
+    let home = std::path::absolute(&home).map_or(home, |path| path.display().to_string());
     let name = options::value(matches, "service-name")
         .map_or_else(|| system.default_name(&user), str::to_owned);
     for (what, word) in [("a user", &user), ("a service", &name)] {
@@ -175,7 +177,7 @@ fn plan(output: &Output, matches: &ArgMatches, named: Option<&str>) -> anyhow::R
             name,
             user,
             path,
-            pm2_home: format!("{}/.pm2", home.trim_end_matches('/')),
+            pm2_home: home,
             program: std::env::current_exe().context("cannot find our own program file")?,
             wait_ip: options::flag(matches, "wait-ip"),
         },
@@ -213,9 +215,13 @@ fn demand_root(
     } else {
         format!("$PATH:{folder}")
     };
-    let home = plan.facts.pm2_home.trim_end_matches("/.pm2");
+    let home = &plan.facts.pm2_home;
+    let (variable, option) = match home.strip_suffix("/.pm2") {
+        Some(home) => (String::new(), format!(" --hp {home}")),
+        None => (format!(" PM2_HOME={home}"), String::new()),
+    };
     print(&format!(
-        "sudo env PATH={path} {program} {verb} {} -u {} --hp {home}\n",
+        "sudo env PATH={path}{variable} {program} {verb} {} -u {}{option}\n",
         plan.system.name(),
         plan.facts.user
     ));

@@ -2,8 +2,11 @@
 //!
 //! PM2's clients want every key back (`jlist`), the environment twice. Text costs a tenth of a tree of values.
 
+use serde::Deserializer as _;
+use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// Keys that tell how a run goes, not how it is configured: the daemon writes them itself, whatever a dump says.
@@ -115,15 +118,39 @@ impl Conf {
     /// What the process sees: each scalar of the configuration and of the environment, as text (pm2 7.0.4, spec 1.4).
     /// The environment wins over a configuration key of the same name.
     pub fn environment(&self) -> BTreeMap<String, String> {
-        let map = self.to_map();
-        let env = self.env_map();
-        let scalars = map
-            .iter()
-            .filter(|(key, _)| *key != "env")
-            .chain(env.iter());
-        scalars
-            .filter_map(|(key, value)| Some((key.clone(), scalar(value)?)))
-            .collect()
+        let mut seen = BTreeMap::new();
+        for object in [
+            &*format!("{{{}}}", self.head),
+            &self.env,
+            &*format!("{{{}}}", self.own),
+        ] {
+            // Straight from the text: an app that has crashed waits for this.
+            serde_json::Deserializer::from_str(object)
+                .deserialize_map(Scalars(&mut seen))
+                .expect("head, env and own were written by Conf::new");
+        }
+        seen
+    }
+}
+
+/// Puts the scalars of a JSON object into a map, as text.
+struct Scalars<'a>(&'a mut BTreeMap<String, String>);
+
+impl<'de> Visitor<'de> for Scalars<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        while let Some(key) = entries.next_key::<String>()? {
+            match entries.next_value::<Value>()? {
+                Value::String(text) => drop(self.0.insert(key, text)),
+                other => drop(scalar(&other).map(|text| self.0.insert(key, text))),
+            }
+        }
+        Ok(())
     }
 }
 

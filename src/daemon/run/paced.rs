@@ -34,7 +34,9 @@ impl<W: World> Daemon<W> {
                 *since = Millis(since.0 + now.mono.0.saturating_sub(held.since.0));
             }
             self.dirty.insert(held.id);
-            self.spawn(held.id, now);
+            if let Some(outcome) = self.spawn(held.id, now) {
+                self.tell_spawn(held.id, outcome, now);
+            }
         }
     }
 

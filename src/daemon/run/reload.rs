@@ -207,7 +207,7 @@ impl<W: World> Daemon<W> {
         };
         self.dirty.insert(id);
         for effect in effects {
-            self.carry_out(id, effect, now, true);
+            self.carry_out(id, effect, true);
         }
         let over = self.table.instances.get_mut(&id).is_some_and(|instance| {
             instance

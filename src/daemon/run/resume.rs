@@ -5,7 +5,7 @@ use crate::adapters::adopt::AdoptPlan;
 use crate::adapters::runner::Told;
 use crate::adapters::tree::RunFacts;
 use crate::core::ids::{Generation, PmId};
-use crate::core::instance::{Effect, Event, FailReason, Run, State, Stopping};
+use crate::core::instance::{Event, FailReason, Run, State, Stopping};
 use crate::core::spec::app::AppSpec;
 use crate::core::units::Millis;
 use crate::daemon::launch;
@@ -96,7 +96,11 @@ impl<W: World> Daemon<W> {
                 // It may have lived and died unseen: its successor is a run of its own.
                 None => {
                     instance.machine.generation = generation.next();
-                    self.carry_out(id, Effect::Spawn(generation.next()), now, false);
+                    if self.may_spawn_now(id, generation.next(), now)
+                        && let Some(outcome) = self.spawn(id, now)
+                    {
+                        self.tell_spawn(id, outcome, now);
+                    }
                 }
             },
             State::Idle(_) | State::Waiting | State::Backoff { .. } | State::Failed(_) => {}
