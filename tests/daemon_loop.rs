@@ -4,8 +4,8 @@
 
 use fornax::adapters::cluster::ClusterFact;
 use fornax::adapters::event::{RunEvent, RunEventKind};
+use fornax::adapters::plan::RunPlan;
 use fornax::adapters::probes::ProbePlan;
-use fornax::adapters::runner::RunPlan;
 use fornax::adapters::tree::RunFacts;
 use fornax::core::exit::ExitCause;
 use fornax::core::ids::{Generation, PmId};

@@ -290,7 +290,9 @@ fn whoever_is_not_root_is_told_the_line_to_type() {
     assert_eq!(ran.status.code(), Some(1));
     let line = out.lines().last().unwrap();
     assert!(line.starts_with("sudo env PATH=$PATH:/"), "{out}");
-    assert!(line.contains(" startup systemd -u nobody --hp "), "{out}");
+    let home = format!(" PM2_HOME={} ", machine.home.root().display());
+    assert!(line.contains(&home), "{out}");
+    assert!(line.ends_with(" startup systemd -u nobody"), "{out}");
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn two_hundred_apps_that_crash_for_ever_harm_nobody_and_are_all_back_once_they_c
         resident(daemon)
     );
     home.run(&["delete", "all", "-s"]).ok();
-    eventually("no descriptor is left", || (fds(daemon) < 40).then_some(()));
+    eventually("no descriptor is left", || (fds(daemon) < 50).then_some(()));
 }
 
 #[test]

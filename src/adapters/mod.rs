@@ -10,6 +10,7 @@ pub mod keeper;
 pub mod kit;
 mod launch;
 pub mod logs;
+pub mod plan;
 mod preload;
 pub mod probes;
 pub mod records;

@@ -7,7 +7,8 @@ use super::event::{RunEvent, RunEventKind};
 use super::keeper::Keeper;
 use super::kit::Kits;
 use super::launch::{LaunchError, launch};
-use super::logs::{LogConfig, LogPlane};
+use super::logs::LogPlane;
+use super::plan::RunPlan;
 use super::runs::Runs;
 use super::tree::{Roots, Tree};
 use crate::core::cluster::{Sched, WorkerId};
@@ -15,13 +16,10 @@ use crate::core::exit::ExitCause;
 use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::Standing;
 use crate::core::signal::Signal;
-use crate::core::spec::interpreter::SourceMaps;
 use crate::sys::cgroup::CgroupRoot;
 use crate::sys::memory_room::MemoryRoom;
-use crate::sys::spawn::UserIds;
 use crate::sys::{pidfd, procfs};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,43 +40,6 @@ const TIDY_AFTER: Duration = Duration::from_millis(20);
 pub const MARKER: &str = "FORNAX_INSTANCE";
 /// How often a tree that outlives its root is looked at.
 const LEFTOVER_PERIOD: Duration = Duration::from_millis(20);
-
-/// What to run.
-#[derive(Debug)]
-pub struct RunPlan {
-    /// The instance.
-    pub id: PmId,
-    /// The run.
-    pub generation: Generation,
-    /// Its app's name.
-    pub name: Arc<str>,
-    /// Its app's namespace.
-    pub namespace: Arc<str>,
-    /// The program or interpreter: an absolute path, or a name looked up in the `PATH` of `env`.
-    pub program: String,
-    /// Its arguments, without its own name.
-    pub args: Vec<String>,
-    /// The script, absolute; the program itself where nothing interprets it.
-    pub script: String,
-    /// Whether it is Node, and is told to use source maps.
-    pub source_maps: SourceMaps,
-    /// Its environment.
-    pub env: BTreeMap<String, String>,
-    /// Its working directory.
-    pub cwd: String,
-    /// Whom it runs as.
-    pub user: Option<UserIds>,
-    /// The file its pid is written to.
-    pub pid_path: Option<PathBuf>,
-    /// Where its output goes.
-    pub logs: Arc<LogConfig>,
-    /// The processors it is bound to from birth.
-    pub processors: Option<Vec<usize>>,
-    /// It is a worker of Node's cluster, served in this way.
-    pub cluster: Option<Sched>,
-    /// Node is to load our agent before its script.
-    pub agent: bool,
-}
 
 /// What every run needs of the daemon. Cheap to clone.
 #[derive(Debug, Clone)]

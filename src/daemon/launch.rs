@@ -2,8 +2,8 @@
 
 use super::table::Instance;
 use crate::adapters::logs::{LogConfig, LogFormat};
+use crate::adapters::plan::RunPlan;
 use crate::adapters::probes::ProbePlan;
-use crate::adapters::runner::RunPlan;
 use crate::core::ids::Generation;
 use crate::core::spec::app::{AppSpec, LogSettings};
 use crate::core::spec::fornax::LogRotation;

@@ -109,12 +109,19 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// Something else between clone and exec.
-    #[error("cannot set up the process: {source}")]
+    #[error("cannot set up the process: {source}{}", setup_hint(source))]
     Setup {
         /// The kernel's answer.
         #[source]
         source: io::Error,
     },
+}
+
+fn setup_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => "; the limit of open files may be reached (ulimit -n)",
+        _ => "",
+    }
 }
 
 fn exec_hint(error: &io::Error) -> &'static str {

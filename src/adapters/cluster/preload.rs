@@ -1,7 +1,7 @@
 //! The few lines that a worker runs before its script, so that it can end without failing a request (`drain.cjs`).
 
+use crate::adapters::plan::RunPlan;
 use crate::adapters::preload::Preload;
-use crate::adapters::runner::RunPlan;
 use std::path::Path;
 
 const DRAIN: Preload = Preload {

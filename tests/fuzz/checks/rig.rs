@@ -2,8 +2,8 @@
 
 use fornax::adapters::event::{RunEvent, RunEventKind};
 use fornax::adapters::logs::{LogOptions, LogPlane};
+use fornax::adapters::plan::RunPlan;
 use fornax::adapters::probes::ProbePlan;
-use fornax::adapters::runner::RunPlan;
 use fornax::adapters::tree::RunFacts;
 use fornax::core::exit::ExitCause;
 use fornax::core::ids::{Generation, PmId};
