@@ -225,11 +225,20 @@ fn percentiles(mut all: Vec<Duration>) -> (f64, f64) {
 /// Two clients that post to one instance each, follow by websocket, and fetch what was made; against the same through us.
 async fn throughput(machine: &Machine, jobs: usize) {
     machine.until(&machine.submit(&json!({"workflow": graph(0)})), &["done"]);
+    let spent = || {
+        let instances = (0..2).map(|at| cpu_ms(machine.home.pid(&format!("gpu{at}"))));
+        (
+            cpu_ms(machine.home.daemon_pid().unwrap()),
+            instances.sum::<f64>(),
+        )
+    };
+    let (_, at_first) = spent();
     let began = Instant::now();
     let clients =
         (0..2_u16).map(|at| straight(machine.base + at, u32::from(at) * 1_000_000 + 1, jobs / 2));
     futures_util::future::join_all(clients).await;
     let direct = jobs as f64 / began.elapsed().as_secs_f64();
+    let (daemon, instances) = spent();
     let next = Arc::new(AtomicUsize::new(0));
     let began = Instant::now();
     let posters = (0..4).map(|_| {
@@ -266,6 +275,21 @@ async fn throughput(machine: &Machine, jobs: usize) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let ours = jobs as f64 / began.elapsed().as_secs_f64();
+    let (daemon_now, instances_now) = spent();
+    let each = |ms: f64| ms / jobs as f64;
+    row(
+        "CPU for each job: daemon; instances, direct and through us",
+        format!(
+            "{:.2}; {:.2} and {:.2} ms",
+            each(daemon_now - daemon),
+            each(instances - at_first),
+            each(instances_now - instances)
+        ),
+    );
+    row(
+        "load of the machine",
+        std::fs::read_to_string("/proc/loadavg").unwrap().trim(),
+    );
     row("two direct clients", format!("{direct:.1} jobs/s"));
     row(
         "through us",
@@ -275,6 +299,21 @@ async fn throughput(machine: &Machine, jobs: usize) {
         ),
     );
     row("share (≥ 0.95)", format!("{:.2}", ours / direct));
+}
+
+/// Processor time of a process so far, in milliseconds.
+fn cpu_ms(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after = stat.rsplit(')').next().unwrap();
+    let ticks = |at: usize| {
+        after
+            .split_whitespace()
+            .nth(at)
+            .unwrap()
+            .parse::<f64>()
+            .unwrap()
+    };
+    (ticks(11) + ticks(12)) * 10.0
 }
 
 async fn straight(port: u16, color: u32, jobs: usize) {

@@ -595,3 +595,81 @@ fn a_form_brings_files_and_the_command_line_brings_outputs() {
     );
     assert_eq!(reply.status, 200);
 }
+
+#[test]
+fn a_job_goes_where_its_model_was_used_last() {
+    let machine = Machine::new(&["--seconds 0.1", "--seconds 0.1"], &[]);
+    let run = |model: &str| {
+        let mut graph = graph(1);
+        graph["1"]["inputs"]["note"] = json!(model);
+        let done = machine.until(&machine.submit(&job(graph)), &["done"]);
+        done["attempts"][0]["instance"].as_str().unwrap().to_owned()
+    };
+    machine.home.run(&["drain", "gpu1"]).ok();
+    assert_eq!(run("a.safetensors"), "gpu0");
+    machine.home.run(&["drain", "gpu1", "--undo"]).ok();
+    machine.home.run(&["drain", "gpu0"]).ok();
+    assert_eq!(run("b.safetensors"), "gpu1");
+    machine.home.run(&["drain", "gpu0", "--undo"]).ok();
+    eventually("both take jobs", || {
+        let told = machine.ask("GET", "/services", "", b"").json();
+        let all = told["services"].as_array().unwrap().clone();
+        all.iter()
+            .all(|service| service["draining"] == false && service["status"] == "healthy")
+            .then_some(())
+    });
+    // By turns the other one would have been next each time.
+    for (model, instance) in [
+        ("b", "gpu1"),
+        ("b", "gpu1"),
+        ("a", "gpu0"),
+        ("a", "gpu0"),
+        ("b", "gpu1"),
+    ] {
+        assert_eq!(run(&format!("{model}.safetensors")), instance);
+    }
+}
+
+#[test]
+fn previews_are_told_to_who_wants_them_only() {
+    let machine = Machine::new(&["--seconds 2 --steps 10 --preview-method auto"], &[]);
+    let id = machine.submit(&job(graph(1)));
+    let follow = |query: &str| {
+        let told = machine.ask("GET", &format!("/jobs/{id}/events{query}"), "", b"");
+        String::from_utf8(told.body).unwrap()
+    };
+    let (with, without) = std::thread::scope(|scope| {
+        let with = scope.spawn(|| follow("?preview=true"));
+        (with.join().unwrap(), follow(""))
+    });
+    let preview = with
+        .split("\n\n")
+        .find(|event| event.contains("event: preview"))
+        .unwrap_or_else(|| panic!("no preview: {with}"));
+    let data: Value = serde_json::from_str(preview.split("data: ").nth(1).unwrap()).unwrap();
+    assert!(
+        data["data"].as_str().unwrap().len() > 100
+            && data["type"].as_str().unwrap().starts_with("image/"),
+        "{data}"
+    );
+    assert!(!without.contains("event: preview"));
+}
+
+#[test]
+fn settled_jobs_are_forgotten_with_their_outputs_when_their_time_is_over() {
+    let mut machine = Machine::new(&["--seconds 0.1"], &[("FORNAX_JOBS_KEEP", "1s")]);
+    let id = machine.submit(&job(graph(1)));
+    machine.is_done(&machine.until(&id, &["done"]));
+    let folder = machine.home.root().join("jobs/outputs").join(&id);
+    assert!(folder.is_dir());
+    eventually("a second has passed since its end", || {
+        let ended: jiff::Timestamp = machine.job(&id)["ended_at"].as_str()?.parse().ok()?;
+        (jiff::Timestamp::now().as_second() > ended.as_second() + 1).then_some(())
+    });
+    // A daemon looks when it starts, and then every minute.
+    machine.shoot_daemon();
+    eventually("it is forgotten", || {
+        let told = machine.ask("GET", &format!("/jobs/{id}"), "", b"").status;
+        (told == 404 && !folder.exists()).then_some(())
+    });
+}

@@ -2,6 +2,7 @@
 
 use super::link::{self, Link};
 use super::store::{Folders, Output, safe};
+use super::syncs::Syncs;
 use crate::comfyui::client::{ClientError, FileKind, FileRef};
 use bytes::BytesMut;
 use std::collections::HashSet;
@@ -34,6 +35,7 @@ pub(super) enum FetchError {
 pub(super) async fn fetch(
     link: &Link,
     folders: &Folders,
+    syncs: &Syncs,
     job: &str,
     files: Vec<(String, FileRef)>,
 ) -> Result<Vec<Output>, FetchError> {
@@ -68,16 +70,18 @@ pub(super) async fn fetch(
             bytes,
         });
     }
+    let written = outputs
+        .iter()
+        .map(|output| place.join(&output.name))
+        .collect();
+    let there = place.clone();
     blocking(move || {
         remove(&place)?;
-        std::fs::rename(&arriving, &place)?;
-        // The names are on disk when their folder is, and the folder's when the one above it is.
-        File::open(&place)?.sync_all()?;
-        place
-            .parent()
-            .map_or(Ok(()), |above| File::open(above)?.sync_all())
+        std::fs::rename(&arriving, &place)
     })
     .await?;
+    let synced = syncs.sync(written, there).await;
+    synced.map_err(|error| FetchError::Disk(error.to_string()))?;
     Ok(outputs)
 }
 
@@ -100,14 +104,7 @@ async fn blocking<T: Send + 'static>(
 async fn one(link: &Link, file: &FileRef, to: PathBuf) -> Result<u64, FetchError> {
     match download(link, file, &to).await {
         Err(FetchError::Instance(why)) => match local(link, file) {
-            Some(from) => {
-                blocking(move || {
-                    let bytes = std::fs::copy(&from, &to)?;
-                    File::open(&to)?.sync_data()?;
-                    Ok(bytes)
-                })
-                .await
-            }
+            Some(from) => blocking(move || std::fs::copy(&from, &to)).await,
             None => Err(FetchError::Instance(why)),
         },
         done => done,
@@ -142,9 +139,6 @@ async fn download(link: &Link, file: &FileRef, to: &Path) -> Result<u64, FetchEr
                         None => File::create(path)?,
                     };
                     file.write_all(&text)?;
-                    if last {
-                        file.sync_data()?;
-                    }
                     Ok(file)
                 })
                 .await?,

@@ -39,6 +39,8 @@ pub(super) struct Machine {
     pub stopping: bool,
     /// Prompts that we have given it and that have not ended.
     pub prompts: BTreeSet<String>,
+    /// Of these, those that it has said to have ended: what became of them is being asked, and they hold up nothing there.
+    ended: BTreeSet<String>,
     /// What its websocket told last: prompts that wait or run, ours or not.
     pub remaining: u64,
     pub free_vram: u64,
@@ -151,6 +153,7 @@ impl Machine {
             draining: seen.draining,
             stopping: seen.stopping,
             prompts: BTreeSet::new(),
+            ended: BTreeSet::new(),
             remaining: 0,
             free_vram: 0,
             models: VecDeque::new(),
@@ -170,8 +173,27 @@ impl Machine {
 
     /// Prompts that wait or run there.
     pub fn depth(&self) -> u32 {
-        let ours = self.prompts.len() as u64;
+        let ours = (self.prompts.len() - self.ended.len()) as u64;
         u32::try_from(self.remaining.max(ours)).unwrap_or(u32::MAX)
+    }
+
+    /// It says that a prompt has ended: the next one can be given to it, before anything else is known of this one.
+    pub fn has_ended(&mut self, prompt_id: &str) {
+        if self.prompts.contains(prompt_id) {
+            self.ended.insert(prompt_id.to_owned());
+        }
+    }
+
+    /// It has nothing to do with a prompt any more.
+    pub fn forgets(&mut self, prompt_id: &str) {
+        self.prompts.remove(prompt_id);
+        self.ended.remove(prompt_id);
+    }
+
+    /// All that it had.
+    pub fn forgets_all(&mut self) -> BTreeSet<String> {
+        self.ended.clear();
+        std::mem::take(&mut self.prompts)
     }
 
     /// For placement of a job that names these models.

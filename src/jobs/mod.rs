@@ -13,6 +13,7 @@ mod report;
 mod serve;
 mod settings;
 mod store;
+mod syncs;
 mod tls;
 mod told;
 mod webhook;

@@ -58,7 +58,7 @@ impl Engine {
             Next::Fetch => {
                 // Its place in the instance's queue is free; its outputs are still there.
                 for machine in self.machines.values_mut() {
-                    machine.prompts.remove(&attempt.prompt_id);
+                    machine.forgets(&attempt.prompt_id);
                 }
                 self.tell_state(id);
                 self.fetch(id);
@@ -117,8 +117,9 @@ impl Engine {
         live.heard = Instant::now();
         let files = files(&live.told);
         let (folders, id) = (self.settings.folders.clone(), id.to_owned());
+        let syncs = self.syncs.clone();
         self.spawn(async move {
-            let result = fetch::fetch(&link, &folders, &id, files).await;
+            let result = fetch::fetch(&link, &folders, &syncs, &id, files).await;
             Report::Fetched {
                 prompt_id: attempt.prompt_id,
                 result,

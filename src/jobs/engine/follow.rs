@@ -89,7 +89,12 @@ impl Engine {
             }
             Event::Ended {
                 prompt_id: Some(prompt_id),
-            } => self.look(&prompt_id),
+            } => {
+                if let Some(machine) = self.machine_of(link) {
+                    machine.has_ended(&prompt_id);
+                }
+                self.look(&prompt_id);
+            }
             Event::Preview {
                 prompt_id: Some(prompt_id),
                 node,

@@ -97,7 +97,7 @@ impl Engine {
         machine.gone.get_or_insert((Instant::now(), stopped));
         let how = if stopped { "was stopped" } else { "died" };
         let (name, kept) = (machine.name.clone(), machine.link.output.is_some());
-        for prompt_id in std::mem::take(&mut machine.prompts) {
+        for prompt_id in machine.forgets_all() {
             let Some(live) = self.job_of(&prompt_id) else {
                 continue;
             };

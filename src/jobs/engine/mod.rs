@@ -16,6 +16,7 @@ use super::machine::Machine;
 use super::report::Report;
 use super::settings::{JobSettings, TICK};
 use super::store::{Attempt, Record, Store};
+use super::syncs::Syncs;
 use crate::core::ids::PmId;
 use crate::core::job::{AttemptEnd, JobState};
 use crate::core::placement::WaitingLine;
@@ -127,6 +128,7 @@ pub(super) struct Engine {
     /// Which job an outstanding prompt is of.
     prompts: HashMap<String, String>,
     reports: mpsc::Sender<Report>,
+    syncs: Syncs,
     tasks: TaskTracker,
     /// Counts links, placements and news.
     serial: u64,
@@ -167,6 +169,7 @@ pub(super) async fn run(
         machines: BTreeMap::new(),
         prompts: HashMap::new(),
         reports,
+        syncs: Syncs::start(),
         tasks: TaskTracker::new(),
         serial: 0,
         turn: 0,

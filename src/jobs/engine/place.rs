@@ -270,7 +270,7 @@ impl Engine {
     pub(super) fn let_go(&mut self, prompt_id: &str) {
         self.prompts.remove(prompt_id);
         for machine in self.machines.values_mut() {
-            machine.prompts.remove(prompt_id);
+            machine.forgets(prompt_id);
         }
     }
 }
