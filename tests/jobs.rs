@@ -632,8 +632,21 @@ fn a_job_goes_where_its_model_was_used_last() {
 
 #[test]
 fn previews_are_told_to_who_wants_them_only() {
-    let machine = Machine::new(&["--seconds 2 --steps 10 --preview-method auto"], &[]);
-    let id = machine.submit(&job(graph(1)));
+    let machine = Machine::new(&["--seconds 2 --preview-method auto"], &[]);
+    let words =
+        json!({"class_type": "CLIPTextEncode", "inputs": {"text": "a cat", "clip": ["4", 1]}});
+    let sampler = json!({
+        "3": {"class_type": "KSampler", "inputs": {
+            "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0],
+            "seed": 7, "steps": 10, "cfg": 8.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
+        }},
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "simulated.safetensors"}},
+        "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "6": words, "7": words,
+        "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "cat"}},
+    });
+    let id = machine.submit(&job(sampler));
     let follow = |query: &str| {
         let told = machine.ask("GET", &format!("/jobs/{id}/events{query}"), "", b"");
         String::from_utf8(told.body).unwrap()

@@ -103,10 +103,12 @@ impl Work {
                     return Ended::Lost;
                 }
                 Followed::Stop => {
-                    if self.take_back(&job).await {
+                    // With Redis gone it goes on here, and is found under its key by whoever claims it here next.
+                    let ended = self.give_back(&held, id, true, None).await;
+                    if ended != Ended::Lost && self.take_back(&job).await {
                         return self.report(&held, id, &job).await;
                     }
-                    return self.give_back(&held, id, true, None).await;
+                    return ended;
                 }
             }
         }

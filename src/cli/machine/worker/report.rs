@@ -25,7 +25,6 @@ impl Work {
 
     /// Brings its result to Redis: outputs first, then its end.
     pub async fn report(&self, held: &Held, id: &str, job: &str) -> Ended {
-        held.finish();
         let told = loop {
             let asked = async {
                 let api = self.api()?;
@@ -42,6 +41,8 @@ impl Work {
                 _ => tokio::time::sleep(AGAIN).await,
             }
         };
+        // From here on it needs the daemon no more, and its lease is renewed until its result is told.
+        held.finish();
         let state = told["state"].as_str().unwrap_or_default();
         let Some(outputs) = self.outputs(held, id, &told).await else {
             return Ended::Lost;

@@ -164,7 +164,7 @@ impl Worker {
     async fn turn(&mut self) -> Result<(), RedisError> {
         let view = Arc::clone(&self.work.views.borrow_and_update());
         if Instant::now() >= self.renew_at {
-            self.renew().await?;
+            self.renew(&view).await?;
             self.renew_at = Instant::now() + self.limits.lease / 4;
             self.advertised = (0, 0);
         }
@@ -206,7 +206,7 @@ impl Worker {
 
     /// Renews what goes on, hears what is lost, and takes up what is ours without our knowing: from a life before this one, or
     /// from an answer that never came.
-    async fn renew(&mut self) -> Result<(), RedisError> {
+    async fn renew(&mut self, view: &View) -> Result<(), RedisError> {
         let queue = Arc::clone(&self.work.queue);
         queue.found().await?;
         let alive = self
@@ -226,7 +226,13 @@ impl Worker {
                 continue;
             }
             match queue.read(&id).await? {
-                Some(entry) => self.take(entry, deliveries, None).await?,
+                Some(entry) => {
+                    // One that was never handed in here may be one that this machine cannot do.
+                    let known = queue.known(&entry.name(), &self.stop).await;
+                    let is_here = known.and_then(|(_, handed)| handed).as_ref() == Some(&queue.me);
+                    let view = (!is_here).then_some(view);
+                    self.take(entry, deliveries, view).await?;
+                }
                 None => queue.drop_entry(&id).await?,
             }
         }
