@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 /// A file's text, at most `limit` bytes of it. A longer file, or one that is not UTF-8, is an error.
-pub(super) fn read_limited(path: &Path, limit: u64) -> io::Result<String> {
+pub(crate) fn read_limited(path: &Path, limit: u64) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?
         .take(limit + 1)

@@ -2,7 +2,7 @@
 
 pub mod client;
 pub mod ecosystem;
-mod files;
+pub(crate) mod files;
 pub mod install;
 pub mod models;
 pub mod simulate;

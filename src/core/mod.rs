@@ -22,6 +22,7 @@ pub mod probe;
 pub mod problem;
 pub mod refusal;
 pub mod restart;
+pub mod rollout;
 pub mod select;
 pub mod service;
 pub mod signal;

@@ -1,13 +1,15 @@
 //! The fleet's handle, and its book: what is known of each instance, over its runs.
 
+use super::rollout_file::{RollError, Wanted};
 use super::view::{INCIDENTS, Incident, IncidentKind, Report, View};
 use crate::core::ids::{Generation, PmId};
 use crate::core::monitor::cause::Cause;
 use crate::core::monitor::facts::Carried;
+use crate::core::rollout::Rollout;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// Orders waiting for the fleet; further ones are refused, and a report of progress is then simply not counted.
@@ -22,6 +24,8 @@ pub(super) enum Order {
     Progress(PmId, Option<(u64, u64)>),
     /// Run the canary job now.
     Canary(PmId),
+    /// Bring the instances of a workspace to another build; answered once that has begun, or why it has not.
+    Roll(Wanted, oneshot::Sender<Result<Rollout, RollError>>),
 }
 
 /// The fleet, from outside. Cheap to clone.
@@ -52,6 +56,18 @@ impl Fleet {
     pub fn progress(&self, id: PmId, step: Option<(u64, u64)>) {
         // One report less is nothing: the next one comes with the next step.
         let _ = self.orders.try_send(Order::Progress(id, step));
+    }
+
+    /// Begins to bring the instances of a workspace to another build. Answers when it has begun; [`View::rollout`] tells how it
+    /// goes on.
+    ///
+    /// # Errors
+    /// It is refused, and nothing has been changed.
+    pub async fn roll(&self, wanted: Wanted) -> Result<Rollout, RollError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.orders.try_send(Order::Roll(wanted, reply));
+        sent.map_err(|_| RollError::Later)?;
+        answer.await.map_err(|_| RollError::Later)?
     }
 
     /// Has the canary job run soon, if nothing else runs. `false`: ask again.
@@ -173,6 +189,13 @@ impl Book {
         let mut report = Report::clone(&report);
         change(&mut report);
         self.publish(report);
+    }
+
+    /// Tells everybody how a rollout stands.
+    pub fn rollout(&self, state: &Rollout) {
+        let state = Some(Arc::new(state.clone()));
+        self.views
+            .send_modify(|view| Arc::make_mut(view).rollout = state);
     }
 
     /// The report of an instance.

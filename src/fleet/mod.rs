@@ -8,11 +8,16 @@ mod canary;
 mod counters;
 mod cure;
 mod log;
+mod renew;
+mod rollout;
+mod rollout_begin;
+mod rollout_file;
 mod supervise;
 mod telling;
 mod view;
 mod watch;
 
 pub use book::{Fleet, FleetServer, open};
+pub use rollout_file::{RollError, Wanted};
 pub use supervise::serve;
 pub use view::{CanaryReport, Devices, Ended, Incident, IncidentKind, Report, View};

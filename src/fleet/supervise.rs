@@ -1,6 +1,9 @@
 //! Who is watched: a monitor for each run of a monitored app, on a thread of the fleet's own.
 
 use super::book::{Book, FleetServer, Order, incident, now_ms};
+use super::rollout::workspace_of;
+use super::rollout_begin;
+use super::rollout_file::RollError;
 use super::view::{Ended, IncidentKind, Report};
 use super::watch::{self, RunOrder, Watching};
 use crate::core::exit::{ExitCause, LastExit};
@@ -12,6 +15,7 @@ use crate::core::status::Status;
 use crate::daemon::handle::Handle;
 use crate::daemon::snapshot::{InstanceView, Snapshot};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -71,6 +75,10 @@ struct Supervisor {
     /// When the last end was that has been looked at.
     ends: HashMap<PmId, u64>,
     began_ms: u64,
+    /// Workspaces that have been looked into for a rollout that was broken off.
+    workspaces: HashSet<PathBuf>,
+    /// The rollout at work.
+    rolling: Option<AbortHandle>,
 }
 
 impl Supervisor {
@@ -83,6 +91,8 @@ impl Supervisor {
             tasks: JoinSet::new(),
             ends: HashMap::new(),
             began_ms: now_ms(),
+            workspaces: HashSet::new(),
+            rolling: None,
         }
     }
 
@@ -114,6 +124,7 @@ impl Supervisor {
             known.insert(view.id);
             self.book.with(view.id, || Carried::new(&settings), |_| ());
             self.see_end(view);
+            self.see_workspace(view);
             let watched = self.watched.get(&view.id);
             match (
                 view.pid.is_some(),
@@ -167,8 +178,38 @@ impl Supervisor {
         }
     }
 
+    /// Goes on with a rollout of a daemon before this one.
+    fn see_workspace(&mut self, view: &InstanceView) {
+        let Some(root) = workspace_of(view).filter(|root| !self.workspaces.contains(root)) else {
+            return;
+        };
+        self.workspaces.insert(root.clone());
+        let resumed = rollout_begin::resume(self.handle.clone(), self.book.clone(), root);
+        let task = self.tasks.spawn(resumed);
+        if self.rolls().is_none() {
+            self.rolling = Some(task);
+        }
+    }
+
+    /// The rollout at work.
+    fn rolls(&self) -> Option<&AbortHandle> {
+        self.rolling.as_ref().filter(|task| !task.is_finished())
+    }
+
     fn order(&mut self, order: Order) {
         let (id, order) = match order {
+            Order::Roll(wanted, reply) => {
+                if self.rolls().is_some() {
+                    let busy = "another rollout is at work; wait for it".to_owned();
+                    // Whoever asked may have gone.
+                    let _ = reply.send(Err(RollError::Refused(busy)));
+                } else {
+                    let (handle, book) = (self.handle.clone(), self.book.clone());
+                    let begun = rollout_begin::begun(handle, book, wanted, reply);
+                    self.rolling = Some(self.tasks.spawn(begun));
+                }
+                return;
+            }
             Order::Drain(id, on) => {
                 self.book.drain(id, on);
                 return;

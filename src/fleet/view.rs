@@ -4,6 +4,7 @@ use crate::core::comfyui::imports::Import;
 use crate::core::ids::{Generation, PmId};
 use crate::core::monitor::cause::Cause;
 use crate::core::monitor::facts::{Activity, Diagnosis};
+use crate::core::rollout::Rollout;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub const LOADED: usize = 16;
 pub struct View {
     /// By id.
     pub instances: BTreeMap<PmId, Arc<Report>>,
+    /// The rollout that is at work, or the last one that is known of.
+    pub rollout: Option<Arc<Rollout>>,
 }
 
 /// One instance at one moment.

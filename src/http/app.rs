@@ -1,7 +1,7 @@
 //! What all requests share, and the table of routes.
 
 use super::problem::Problem;
-use super::{answer, classic, comfyui, gate::Access, health, jobs, logs, status};
+use super::{answer, classic, comfyui, gate::Access, health, jobs, logs, rollout, status};
 use crate::daemon::handle::Handle;
 use crate::fleet::Fleet;
 use crate::jobs::Jobs;
@@ -138,6 +138,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/health/comfyui/instances", get(comfyui::instances))
         .route("/health/comfyui/instances/{gpu}", get(comfyui::one))
         .route("/health/comfyui/models", get(comfyui::models))
+        .route("/comfyui/rollout", get(rollout::state).post(rollout::begin))
         .route("/pm2/list", get(classic::list))
         .route("/pm2/logs", get(classic::service_logs))
         .route("/comfyui/logs", get(classic::comfyui_logs))

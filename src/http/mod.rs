@@ -22,6 +22,7 @@ mod logs;
 mod nearest;
 mod problem;
 mod query;
+mod rollout;
 mod services;
 mod sources;
 mod status;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// The routes, as an answer lists them.
-pub(super) const ROUTES: [&str; 25] = [
+pub(super) const ROUTES: [&str; 26] = [
     "/health",
     "/ready",
     "/services",
@@ -30,6 +30,7 @@ pub(super) const ROUTES: [&str; 25] = [
     "/health/comfyui/instances",
     "/health/comfyui/instances/{gpu}",
     "/health/comfyui/models",
+    "/comfyui/rollout",
     "/pm2/list",
     "/pm2/logs",
     "/comfyui/logs",
@@ -151,6 +152,9 @@ pub(super) enum Problem {
     /// 507.
     #[error("the files of a job cannot be kept: {0}")]
     Disk(String),
+    /// 404.
+    #[error("{0}")]
+    Nobody(String),
     /// 409.
     #[error("{0}")]
     Refused(String),
@@ -193,7 +197,9 @@ impl Problem {
             Problem::Service { .. } | Problem::Route { .. } => StatusCode::NOT_FOUND,
             Problem::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Problem::Body(_) => StatusCode::BAD_REQUEST,
-            Problem::Job { .. } | Problem::Output { .. } => StatusCode::NOT_FOUND,
+            Problem::Job { .. } | Problem::Output { .. } | Problem::Nobody(_) => {
+                StatusCode::NOT_FOUND
+            }
             Problem::NotAccepted(refused) => match refused {
                 Refused::Full(_) => StatusCode::TOO_MANY_REQUESTS,
                 Refused::OtherJob(_) => StatusCode::CONFLICT,

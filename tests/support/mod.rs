@@ -5,6 +5,7 @@
 pub mod disk;
 pub mod home;
 pub mod http_load;
+pub mod install;
 pub mod jobs;
 pub mod model_server;
 pub mod pm2_client;

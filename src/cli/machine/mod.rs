@@ -134,7 +134,7 @@ pub fn run(words: &[String], rest: &[String]) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&plain_session(), &args),
         Command::Takeover(args) => takeover::run(&mut plain_session(), &args),
         Command::Gpu(args) => gpu::run(&args),
-        Command::Comfyui(args) => comfyui::run(&args),
+        Command::Comfyui(args) => comfyui::run(&mut plain_session(), &args),
         Command::Simulate(args) => Ok(simulate::run(args.options)),
     }
 }

@@ -184,12 +184,12 @@ impl Layout {
         Ok(Some(previous))
     }
 
-    fn link(&self, name: &str, to: &str) -> io::Result<()> {
+    pub(super) fn link(&self, name: &str, to: &str) -> io::Result<()> {
         place_link(Path::new(to), &self.builds_dir().join(name))
     }
 
     /// What leads to the current build: the tree's path, and the Python's.
-    fn entrances(&self) -> io::Result<()> {
+    pub(super) fn entrances(&self) -> io::Result<()> {
         let tree = self.workspace.tree();
         if fs::read_link(&tree).is_err() {
             place_link(Path::new(TREE_LINK), &tree)?;
@@ -212,8 +212,8 @@ impl Layout {
 /// Where `<workspace>/ComfyUI` leads.
 const TREE_LINK: &str = "builds/current/ComfyUI";
 
-/// The program at `venv/bin/python`. It finds the build that the working folder lies in, else the current one, once, and goes
-/// on as its Python under its real path.
+/// The program at `venv/bin/python`. It finds the build that its app tries (by `name`, which every app has in its environment),
+/// else the one that the working folder lies in, else the current one, once, and goes on as its Python under its real path.
 fn launcher(root: &Path) -> String {
     let quoted = root.display().to_string().replace('\'', r"'\''");
     format!(
@@ -226,6 +226,14 @@ case $here in
   */builds/*/ComfyUI) build=${{here%/ComfyUI}} ;;
   *) build=$(CDPATH= cd -- "$ws/builds/current" && pwd -P) || exit 127 ;;
 esac
+case ${{name-}} in
+  ''|.*|*/*) ;;
+  *)
+    if tried=$(CDPATH= cd -- "$ws/builds/trial/$name" 2>/dev/null && pwd -P); then
+      build=$tried
+      case $here in */builds/*/ComfyUI) CDPATH= cd -- "$build/ComfyUI" || exit 127 ;; esac
+    fi ;;
+esac
 case $1 in
   "$ws"/ComfyUI/*) script=$build/ComfyUI/${{1#"$ws"/ComfyUI/}}; shift; set -- "$script" "$@" ;;
 esac
@@ -235,7 +243,7 @@ exec "$build/venv/bin/python" "$@"
 }
 
 /// A link put in the place of whatever link is there, in one step.
-fn place_link(to: &Path, at: &Path) -> io::Result<()> {
+pub(super) fn place_link(to: &Path, at: &Path) -> io::Result<()> {
     if let Some(folder) = at.parent() {
         fs::create_dir_all(folder)?;
     }

@@ -17,6 +17,7 @@ mod record;
 mod run;
 mod settings;
 mod status;
+mod trial;
 mod upkeep;
 mod validate;
 mod whole;

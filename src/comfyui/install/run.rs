@@ -135,6 +135,7 @@ pub fn install(
     let outcome = Work::begin(layout, plan, options, &teller).and_then(Work::run);
     match &outcome {
         Ok(Outcome::Held(_)) => teller.end(Ok("ready, not switched to")),
+        Ok(Outcome::UpToDate(_)) => teller.end(Ok("nothing is newer")),
         Ok(_) => teller.end(Ok("installed")),
         Err(error) => {
             teller.line(&format!("== failed: {error}"));
@@ -177,6 +178,7 @@ pub fn lock(layout: &Layout) -> Result<LockFile, InstallError> {
 pub fn activate(layout: &Layout, build: &Build) -> Result<(), InstallError> {
     layout
         .switch(build)
+        .and_then(|()| layout.end_trials())
         .map_err(io_in("switch", "switch to", &build.dir))?;
     mend_lock_file(layout, build)?;
     super::upkeep::prune(layout);

@@ -59,12 +59,13 @@ pub fn clean(layout: &Layout) -> io::Result<Vec<String>> {
 }
 
 fn remove_where(layout: &Layout, is: &dyn Fn(Option<&Record>) -> bool) -> Vec<String> {
-    let kept = [layout.current(), layout.previous()];
+    let mut kept = layout.tried();
+    kept.extend(layout.current().into_iter().chain(layout.previous()));
     layout
         .builds()
         .into_iter()
         .filter(|build| {
-            let kept = kept.iter().flatten().any(|kept| kept == build);
+            let kept = kept.contains(build);
             !kept && is(Record::of(build).as_ref()) && !is_used(build)
         })
         .filter(|build| git::remove(&build.dir).is_ok())

@@ -93,12 +93,32 @@ impl<'a> Work<'a> {
             self.same_as_lock()?;
         }
         if self.options.hold {
+            if let Some(current) = self.same_as_current() {
+                super::git::remove(&self.build.dir).map_err(io_in(
+                    "switch",
+                    "remove",
+                    &self.build.dir,
+                ))?;
+                return Ok(Outcome::UpToDate(current));
+            }
             return Ok(Outcome::Held(self.build));
         }
         self.step(8, "from now on this build runs", |work| {
             activate(work.layout, &work.build)
         })?;
         Ok(Outcome::Installed(self.build))
+    }
+
+    /// The build that runs, if nothing has moved since it was copied.
+    fn same_as_current(&self) -> Option<Build> {
+        let current = self.layout.current()?;
+        let old = Record::of(&current)?;
+        let copied = self.record.copied_from.as_ref() == Some(&current.id);
+        let same = old.plan == self.record.plan
+            && old.tree == self.record.tree
+            && old.nodes == self.record.nodes
+            && old.packages == self.record.packages;
+        (copied && same).then_some(current)
     }
 
     fn step(

@@ -1,10 +1,12 @@
 //! `fornax comfyui install | status | validate | update | rollback | clean`.
 
+use super::rollout::{self, How};
 use super::show;
 use crate::cli::machine::models;
-use crate::cli::session::{Told, print};
+use crate::cli::session::{Session, Told, print};
 use crate::comfyui::install::{
-    self as installer, Hardware, InstallError, Layout, Moving, Options, Outcome, Plan,
+    self as installer, Build, Hardware, InstallError, Layout, Moving, Options, Outcome, Plan,
+    Record,
 };
 use crate::comfyui::workspace::Workspace;
 use crate::core::machine::Machine;
@@ -48,6 +50,28 @@ pub struct UpdateArgs {
     /// Begin from nothing: the newest packages too.
     #[arg(long)]
     pub fresh: bool,
+    #[command(flatten)]
+    pub rolling: RollingArgs,
+}
+
+/// Options of `rollback`.
+#[derive(Debug, Clone, Args)]
+pub struct RollbackArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub rolling: RollingArgs,
+}
+
+/// How instances that run are brought to another build.
+#[derive(Debug, Clone, Args)]
+pub struct RollingArgs {
+    /// Switch only: no instance tries the build or is restarted; each takes it at its next start.
+    #[arg(long)]
+    pub no_canary: bool,
+    /// How long an instance may go on with the jobs that it has before that ends it [default: 1h].
+    #[arg(long, value_name = "TIME")]
+    pub wait: Option<String>,
 }
 
 /// A workspace, what is wanted in it, and on what it runs.
@@ -139,6 +163,27 @@ pub(super) fn go(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Makes a build that nothing runs of yet, and tells how it goes.
+fn held(found: &Found, json: bool, options: &Options<'_>) -> anyhow::Result<Option<Build>> {
+    let progress = show::Progress::new(json);
+    let listener = Box::new(|state: &installer::State| progress.tell(state));
+    let made = installer::install(&found.layout, &found.plan, options, listener);
+    let build = match made.map_err(|error| told(&error))? {
+        Outcome::UpToDate(_) => return Ok(None),
+        Outcome::Installed(build) | Outcome::Held(build) => build,
+    };
+    if !json {
+        let made = Record::of(&build);
+        let commit = made.and_then(|record| record.tree).map(|tree| tree.commit);
+        eprintln!(
+            "build {} is ready: ComfyUI at {}",
+            build.id,
+            commit.as_deref().unwrap_or("no commit")
+        );
+    }
+    Ok(Some(build))
+}
+
 /// The usual ones, with the models pulled unless that is switched off.
 pub(super) fn options(found: &Found) -> Options<'_> {
     let mut options = Options::of(&found.machine, found.hardware.clone());
@@ -165,13 +210,58 @@ pub fn install(args: &InstallArgs) -> anyhow::Result<ExitCode> {
     go(&found, &args.place, &options)
 }
 
-/// `update`.
-pub fn update(args: &UpdateArgs) -> anyhow::Result<ExitCode> {
+/// `update`: a build beside what runs, which one instance tries before the others take it.
+pub fn update(session: &mut Session, args: &UpdateArgs) -> anyhow::Result<ExitCode> {
     let found = at(&args.place)?;
     let mut options = options(&found);
     options.moving = Moving::Everything;
     options.fresh = args.fresh;
-    go(&found, &args.place, &options)
+    if args.rolling.no_canary {
+        return go(&found, &args.place, &options);
+    }
+    options.hold = true;
+    let Some(build) = held(&found, args.place.json, &options)? else {
+        return same(&found, &args.place);
+    };
+    let how = args.rolling.how("update", &args.place);
+    if let Some(code) = rollout::by_daemon(session, &found, &build, &how)? {
+        return Ok(code);
+    }
+    rollout::at_once(&found, &build)?;
+    let report = installer::report(&found.layout, &found.plan);
+    if args.place.json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&report)?));
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&format!(
+        "ComfyUI is installed (build {}); no instance runs\n",
+        build.id
+    ));
+    print(&show::troubles(&report));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nothing has moved.
+fn same(found: &Found, place: &PlaceArgs) -> anyhow::Result<ExitCode> {
+    let report = installer::report(&found.layout, &found.plan);
+    match place.json {
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&report)?)),
+        false => {
+            print("nothing is newer than what is installed; nothing was changed\n");
+            print(&show::troubles(&report));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl RollingArgs {
+    fn how<'a>(&'a self, kind: &'a str, place: &PlaceArgs) -> How<'a> {
+        How {
+            kind,
+            wait: self.wait.as_deref(),
+            json: place.json,
+        }
+    }
 }
 
 /// `status`.
@@ -206,15 +296,22 @@ pub fn validate(args: &PlaceArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// `rollback`.
-pub fn rollback(args: &PlaceArgs) -> anyhow::Result<ExitCode> {
-    let found = at(args)?;
-    let _lock = installer::lock(&found.layout).map_err(|error| told(&error))?;
-    let Some(build) = found.layout.rollback()? else {
+pub fn rollback(session: &mut Session, args: &RollbackArgs) -> anyhow::Result<ExitCode> {
+    let found = at(&args.place)?;
+    let previous = found.layout.previous();
+    let Some(build) = previous.filter(|build| found.layout.current().as_ref() != Some(build))
+    else {
         eprintln!("error: there is no earlier build to go back to");
         return Err(Told.into());
     };
-    installer::activate(&found.layout, &build).map_err(|error| told(&error))?;
-    if args.json {
+    let how = args.rolling.how("rollback", &args.place);
+    if !args.rolling.no_canary
+        && let Some(code) = rollout::by_daemon(session, &found, &build, &how)?
+    {
+        return Ok(code);
+    }
+    rollout::at_once(&found, &build)?;
+    if args.place.json {
         print(&format!("{}\n", json!({"build": build.id})));
     } else {
         print(&format!(

@@ -3,11 +3,12 @@
 mod edit;
 mod install;
 mod nodes;
+mod rollout;
 mod show;
 
 use super::models::{self, ModelsArgs};
 use super::targets::{self, BareNumber, TargetArgs};
-use crate::cli::session::print;
+use crate::cli::session::{Session, print};
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
@@ -36,10 +37,10 @@ enum ComfyuiCommand {
     Status(install::PlaceArgs),
     /// Prove what is installed: the tree against what was installed, and every import.
     Validate(install::PlaceArgs),
-    /// Fetch the newest of everything without a commit of its own, beside what runs, and switch to it.
+    /// Fetch the newest of everything without a commit of its own, beside what runs; one idle instance tries it, then the others take it one by one between jobs.
     Update(install::UpdateArgs),
-    /// Go back to the last good build; again goes forth.
-    Rollback(install::PlaceArgs),
+    /// Go back to the last good build, one instance after the other between jobs; again goes forth.
+    Rollback(install::RollbackArgs),
     /// Remove the build to roll back to, and what installs that were cut off have left.
     Clean(install::PlaceArgs),
     /// Custom nodes.
@@ -49,7 +50,7 @@ enum ComfyuiCommand {
 }
 
 /// Does it.
-pub fn run(args: &ComfyuiArgs) -> anyhow::Result<ExitCode> {
+pub fn run(session: &mut Session, args: &ComfyuiArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         ComfyuiCommand::Ecosystem { target, gpus } => {
             let workspace = targets::workspace(target)?;
@@ -68,8 +69,8 @@ pub fn run(args: &ComfyuiArgs) -> anyhow::Result<ExitCode> {
         ComfyuiCommand::Install(args) => install::install(args),
         ComfyuiCommand::Status(args) => install::status(args),
         ComfyuiCommand::Validate(args) => install::validate(args),
-        ComfyuiCommand::Update(args) => install::update(args),
-        ComfyuiCommand::Rollback(args) => install::rollback(args),
+        ComfyuiCommand::Update(args) => install::update(session, args),
+        ComfyuiCommand::Rollback(args) => install::rollback(session, args),
         ComfyuiCommand::Clean(args) => install::clean(args),
         ComfyuiCommand::Nodes(args) => nodes::run(args),
         ComfyuiCommand::Models(args) => models::run(args),
