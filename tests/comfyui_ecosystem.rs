@@ -6,11 +6,13 @@
 // Helpers of tests may unwrap as tests do; clippy.toml reaches only the test functions themselves.
 #![allow(clippy::unwrap_used)]
 
+use fornax::comfyui::ecosystem;
 use fornax::comfyui::ecosystem::{
     BASE_PORT, EcosystemError, EcosystemOptions, SimulateSettings, Target, Written, generate, write,
 };
 use fornax::comfyui::tree;
 use fornax::comfyui::workspace::Workspace;
+use fornax::core::machine::FornaxFile;
 use fornax::core::spec::fornax::{FornaxBlock, GpuRef};
 use fornax::gpu::inventory::simulated;
 use serde_json::{Value, json};
@@ -39,6 +41,8 @@ fn options(root: &Path, targets: Vec<Target>) -> EcosystemOptions {
         workspace: workspace(root),
         targets,
         base_port: BASE_PORT,
+        every: Default::default(),
+        instances: Default::default(),
         extra_args: Vec::new(),
         simulate: None,
         fornax_exe: "/opt/fornax/bin/fornax".into(),
@@ -525,4 +529,65 @@ fn the_real_comfyui_takes_the_generated_command_line() {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.0.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     assert!(child.0.wait().unwrap().success(), "SIGINT ends it cleanly");
+}
+
+#[test]
+fn memory_processors_and_flags_are_set_for_all_and_for_single_instances() {
+    let text = r#"{"machine": {"arguments": "--preview-method auto", "reserve_vram": 1.5, "max_memory": "48G",
+        "instances": {"1": {"reserve_vram": 4, "max_memory": "24G", "cpus": "0-3", "arguments": ["--lowvram"]}}}}"#;
+    let machine = FornaxFile::read("fornax.json", text).unwrap().machine;
+    let (every, instances) = ecosystem::instance_options(&machine);
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = EcosystemOptions {
+        every,
+        instances,
+        extra_args: ecosystem::words(machine.arguments.as_ref()).unwrap(),
+        ..options(dir.path(), vec![Target::Real(gpu(0)), Target::Real(gpu(1))])
+    };
+    let made = generate(&options).unwrap();
+    let (zero, one) = (&made["apps"][0], &made["apps"][1]);
+    assert_eq!(value_of(zero, "--reserve-vram"), Some("1.5"));
+    assert_eq!(value_of(one, "--reserve-vram"), Some("4"));
+    assert_eq!(zero["max_memory_restart"], 48u64 << 30);
+    assert_eq!(one["max_memory_restart"], 24u64 << 30);
+    assert_eq!(
+        (&zero["fornax"]["cpus"], &one["fornax"]["cpus"]),
+        (&json!("auto"), &json!("0,1,2,3"))
+    );
+    let has = |app: &Value, flag: &str| {
+        app["args"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|arg| arg == flag)
+    };
+    assert!(!has(zero, "--lowvram") && has(one, "--lowvram"));
+    assert!(has(zero, "--preview-method") && has(one, "--preview-method"));
+    // The flags of a single instance are checked too.
+    let known = ["--preview-method", "--reserve-vram"].map(str::to_owned);
+    options.known_flags = Some(known.into());
+    let error = generate(&options).unwrap_err();
+    assert!(matches!(error, EcosystemError::UnknownFlag { flag, .. } if flag == "--lowvram"));
+    for (wrong, want) in [
+        (
+            r#"{"machine": {"reserve_vram": -1}}"#,
+            "machine.reserve_vram: is out of range",
+        ),
+        (
+            r#"{"machine": {"instances": {"0": {"max_memory": "10M"}}}}"#,
+            "machine.instances[0].max_memory: is less than",
+        ),
+        (
+            r#"{"machine": {"instances": {"gpu0": {}}}}"#,
+            "\"gpu0\" is no number of an instance",
+        ),
+        (
+            r#"{"machine": {"instances": {"0": {"cpu": "0"}}}}"#,
+            "did you mean `cpus`?",
+        ),
+        (r#"{"machine": {"cpus": "some"}}"#, "write \"auto\""),
+    ] {
+        let told = FornaxFile::read("fornax.json", wrong).unwrap_err();
+        assert!(told[0].to_string().contains(want), "{wrong}: {}", told[0]);
+    }
 }

@@ -7,13 +7,16 @@
 
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::disk::SmallDisk;
+use support::eventually;
 use support::home::free_ports;
 use support::install::{Place, git, look};
-use support::eventually;
+use support::model_server::{Gate, ModelServer, Served};
 
 #[test]
 fn an_empty_workspace_becomes_an_install_nodes_fail_alone_and_a_second_run_changes_nothing() {
@@ -600,4 +603,126 @@ fn the_real_comfyui_installs_by_itself_and_starts() {
         .ok()
         .says("installed as wanted");
     place.home.run(&["down"]).ok();
+}
+
+#[test]
+fn failed_nodes_and_models_are_told_on_9090_by_name() {
+    let place = Place::with(&[
+        ("FORNAX_HTTP", "127.0.0.1:0"),
+        ("FORNAX_SIMULATOR", env!("CARGO_BIN_EXE_fornax")),
+    ]);
+    let pack = place.repository("pack", "pack");
+    place.repository("pack-broken", "broken");
+    place.nodes(json!([
+        {"name": "pack", "url": pack, "requirements": true},
+        {"name": "broken", "url": place.repo("broken")},
+        {"name": "nowhere", "url": place.repo("nowhere")},
+    ]));
+    let server = ModelServer::new();
+    let body: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+    server.put("/good.safetensors", Served::plain(body));
+    let gate = Arc::new(Gate::default());
+    let slow = Served {
+        gate: Some((1_000, Arc::clone(&gate))),
+        ..Served::plain(vec![7; 5_000])
+    };
+    server.put("/slow.safetensors", slow);
+    let models = json!({"models": [
+        {"folder": "loras", "url": server.url("/good.safetensors")},
+        {"folder": "vae", "url": server.url("/none.safetensors")},
+    ]});
+    let manifest = place.workspace().join("models.json");
+    std::fs::write(&manifest, models.to_string()).unwrap();
+    let base = free_ports(1).to_string();
+    place.home.run(&["up", "--cpu", "--base-port", &base]).ok();
+    let ask = |path: &str| -> Value { serde_json::from_str(&place.home.get(path).1).unwrap() };
+    let told = eventually("the installation is told", || {
+        let told = ask("/health/comfyui/installation");
+        (told["install"]["state"] == "done" && told["nodes"]["total"] == 3).then_some(told)
+    });
+    assert_eq!(
+        (&told["status"], &told["build"]),
+        (&json!("installed"), &json!("0001"))
+    );
+    assert_eq!(told["commit"], place.lock()["repository"]["commit"]);
+    let troubled = told["nodes"]["troubled"].as_array().unwrap();
+    let problem = |name: &str| {
+        let node = troubled.iter().find(|node| node["name"] == name).unwrap();
+        (node["state"].clone(), node["problems"].to_string())
+    };
+    assert_eq!(troubled.len(), 2, "{told}");
+    assert_eq!(problem("broken").0, "import_failed");
+    assert_eq!(problem("nowhere").0, "failed");
+    assert!(problem("nowhere").1.contains("there is no such repository"));
+    let store = eventually("the models are told", || {
+        let told = ask("/health/comfyui/models")["store"].clone();
+        (told["there"] == 1 && told["pulls"][0]["state"] == "failed").then_some(told)
+    });
+    assert_eq!(
+        (&store["wanted"], &store["bytes"]),
+        (&json!(2), &json!(200_000))
+    );
+    assert_eq!(store["files"][0]["file"], "vae/none.safetensors");
+    assert_eq!(store["files"][0]["state"], "missing");
+    let why = store["pulls"][0]["failures"]["vae/none.safetensors"]
+        .as_str()
+        .unwrap();
+    assert!(why.contains("404"), "{why}");
+
+    // A pull by hand shows while it comes, and so does one that is killed.
+    let models = json!({"models": [{"folder": "vae", "url": server.url("/slow.safetensors")}]});
+    std::fs::write(&manifest, models.to_string()).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_fornax"));
+    let pull = ["comfyui", "models", "pull"];
+    let mut pulls = place
+        .home
+        .command(program, &pull)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the download shows", || {
+        let told = ask("/health/comfyui/models")["store"]["pulls"][0].clone();
+        let coming = &told["coming"]["vae/slow.safetensors"];
+        (told["state"] == "running" && coming["total"] == 5_000).then_some(())
+    });
+    pulls.kill().unwrap();
+    pulls.wait().unwrap();
+    eventually("its end shows", || {
+        let told = ask("/health/comfyui/models")["store"]["pulls"][0].clone();
+        (told["state"] == "broken_off").then_some(())
+    });
+    gate.open();
+    place.home.run(&pull).ok();
+    eventually("the model is there", || {
+        (ask("/health/comfyui/models")["store"]["there"] == 1).then_some(())
+    });
+    place.home.run(&["down"]).ok();
+}
+
+#[test]
+fn a_flag_that_the_tree_does_not_know_is_named_before_anything_runs_with_it() {
+    let place = Place::new();
+    // A flag that no source file spells: only the tree's own --help tells of it.
+    let args = place.repo("ComfyUI").join("comfy/cli_args.py");
+    let text = std::fs::read_to_string(&args).unwrap();
+    let made =
+        "for name in ['ake', 'oke']:\n    parser.add_argument('--' + 'br' + name)\nargs = parser";
+    std::fs::write(&args, text.replacen("args = parser", made, 1)).unwrap();
+    place.commit("ComfyUI", "made");
+    place.settings(json!({"arguments": "--brake 1 --previw-method auto"}));
+    place
+        .install()
+        .fails("this ComfyUI does not know --previw-method (did you mean --preview-method?)");
+    place.settings(json!({"arguments": "--brake 1", "instances": {"1": {"arguments": "--nope"}}}));
+    place.install().fails("this ComfyUI does not know --nope");
+    place.settings(json!({"arguments": "--brake 1"}));
+    place.install().ok();
+    let ecosystem = place.comfyui(&["ecosystem", "--cpu"]).ok();
+    assert!(ecosystem.out.contains("--brake"));
+    // With it installed, it is told at once, and what runs is let be.
+    place.settings(json!({"arguments": "--broke 1 --brake 2 --nope"}));
+    place
+        .home
+        .run(&["up", "--cpu", "--base-port", &free_ports(1).to_string()])
+        .fails("this ComfyUI does not know --nope");
 }

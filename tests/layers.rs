@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "comfyui::client",
             "comfyui::files",
             "comfyui::install",
+            "comfyui::models",
             "comfyui::workspace",
             "adapters::logs",
             "adapters::runner",

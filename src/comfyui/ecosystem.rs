@@ -5,9 +5,11 @@
 //! both, but hands a `script` with a blank in its path to a shell, and tells "Script not found" only of a `script`.
 
 mod args;
+mod settings;
 mod write;
 
-pub use args::split_words;
+pub use args::{split_words, unknown_flag};
+pub use settings::{InstanceOptions, all_arguments, instance_options, words};
 pub use write::{WriteError, Written, write};
 
 use super::tree;
@@ -103,6 +105,10 @@ pub struct EcosystemOptions {
     pub targets: Vec<Target>,
     /// The port of number 0; [`BASE_PORT`] unless told otherwise.
     pub base_port: u16,
+    /// What every instance is given.
+    pub every: InstanceOptions,
+    /// What single instances are given instead, by number.
+    pub instances: BTreeMap<u32, InstanceOptions>,
     /// The operator's flags for every ComfyUI (`COMFY_ARGS`, split by [`split_words`]), CPU or GPU.
     pub extra_args: Vec<String>,
     /// How simulated instances behave.
@@ -154,10 +160,15 @@ pub enum EcosystemError {
         flag: String,
     },
     /// A flag that would end the start.
-    #[error("this ComfyUI does not know {flag}; leave it out of COMFY_ARGS, or update the tree")]
+    #[error(
+        "this ComfyUI does not know {flag}{}; take it out of `arguments` in fornax.json (or COMFY_ARGS), or update the tree (its `main.py --help` lists what it knows)",
+        near.as_ref().map_or_else(String::new, |near| format!(" (did you mean {near}?)"))
+    )]
     UnknownFlag {
         /// The flag.
         flag: String,
+        /// What was probably meant.
+        near: Option<String>,
     },
     /// A program that PM2 would not find.
     #[error("the path of fornax, {path:?}, {problem}; move or link the program")]
@@ -228,8 +239,13 @@ fn app(options: &EcosystemOptions, target: &Target, port: u16) -> Result<Value, 
         Target::Simulated(_) => None,
         Target::Real(_) | Target::Cpu(_) => options.known_flags.as_ref(),
     };
-    args::check(&options.extra_args, cpu, known)?;
-    let mut args = args::instance(workspace, target, port, &options.extra_args, known);
+    let own = options
+        .instances
+        .get(&target.index())
+        .unwrap_or(&options.every);
+    let extra_args = own.flags(&options.extra_args);
+    args::check(&extra_args, cpu, known)?;
+    let mut args = args::instance(workspace, target, port, &extra_args, known);
     let (script, interpreter, cwd, install) = match target {
         Target::Simulated(_) => {
             let exe = checked_exe(options)?;
@@ -265,7 +281,11 @@ fn app(options: &EcosystemOptions, target: &Target, port: u16) -> Result<Value, 
             Target::Cpu(_) => None,
         },
         probe: Some(probe()),
-        cpus: matches!(target, Target::Real(_)).then_some(Cpus::Auto),
+        cpus: match target {
+            Target::Real(_) => Some(own.cpus.clone().unwrap_or(Cpus::Auto)),
+            Target::Cpu(_) => own.cpus.clone().filter(|cpus| *cpus != Cpus::Auto),
+            Target::Simulated(_) => None,
+        },
         monitor: Some(monitor(target)),
         stop: STOP.to_vec(),
         install,
@@ -279,7 +299,7 @@ fn app(options: &EcosystemOptions, target: &Target, port: u16) -> Result<Value, 
         },
         ..FornaxBlock::default()
     };
-    Ok(json!({
+    let mut app = json!({
         "name": target.app_name(),
         "script": script,
         "interpreter": interpreter,
@@ -293,7 +313,11 @@ fn app(options: &EcosystemOptions, target: &Target, port: u16) -> Result<Value, 
         "kill_timeout": KILL_TIMEOUT_MS,
         "merge_logs": true,
         "fornax": fornax,
-    }))
+    });
+    if let Some(limit) = own.max_memory {
+        app["max_memory_restart"] = json!(limit);
+    }
+    Ok(app)
 }
 
 /// The environment of one instance.

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod ecosystem;
 pub(crate) mod files;
+pub mod flags;
 pub mod install;
 pub mod models;
 pub mod simulate;

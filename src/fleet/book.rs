@@ -1,7 +1,7 @@
 //! The fleet's handle, and its book: what is known of each instance, over its runs.
 
 use super::rollout_file::{RollError, Wanted};
-use super::view::{INCIDENTS, Incident, IncidentKind, Report, View};
+use super::view::{Facts, INCIDENTS, Incident, IncidentKind, Report, View};
 use crate::core::ids::{Generation, PmId};
 use crate::core::monitor::cause::Cause;
 use crate::core::monitor::facts::Carried;
@@ -196,6 +196,13 @@ impl Book {
         let state = Some(Arc::new(state.clone()));
         self.views
             .send_modify(|view| Arc::make_mut(view).rollout = state);
+    }
+
+    /// Tells everybody what the files of a workspace tell.
+    pub fn facts(&self, facts: &Facts) {
+        let facts = Some(Arc::new(facts.clone()));
+        self.views
+            .send_modify(|view| Arc::make_mut(view).facts = facts);
     }
 
     /// The report of an instance.

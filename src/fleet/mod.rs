@@ -7,6 +7,7 @@ mod book;
 mod canary;
 mod counters;
 mod cure;
+mod facts;
 mod log;
 mod renew;
 mod rollout;
@@ -17,7 +18,10 @@ mod telling;
 mod view;
 mod watch;
 
+pub use crate::comfyui::install::NodeState;
 pub use book::{Fleet, FleetServer, open};
 pub use rollout_file::{RollError, Wanted};
 pub use supervise::serve;
-pub use view::{CanaryReport, Devices, Ended, Incident, IncidentKind, Report, View};
+pub use view::{
+    CanaryReport, Devices, Ended, Facts, Incident, IncidentKind, ModelFacts, Report, View,
+};

@@ -1,6 +1,7 @@
 //! Who is watched: a monitor for each run of a monitored app, on a thread of the fleet's own.
 
 use super::book::{Book, FleetServer, Order, incident, now_ms};
+use super::facts;
 use super::rollout::workspace_of;
 use super::rollout_begin;
 use super::rollout_file::RollError;
@@ -178,12 +179,14 @@ impl Supervisor {
         }
     }
 
-    /// Goes on with a rollout of a daemon before this one.
+    /// Looks at its files, and goes on with a rollout of a daemon before this one.
     fn see_workspace(&mut self, view: &InstanceView) {
         let Some(root) = workspace_of(view).filter(|root| !self.workspaces.contains(root)) else {
             return;
         };
         self.workspaces.insert(root.clone());
+        let watched = facts::watch(self.handle.clone(), self.book.clone(), root.clone());
+        self.tasks.spawn(watched);
         let resumed = rollout_begin::resume(self.handle.clone(), self.book.clone(), root);
         let task = self.tasks.spawn(resumed);
         if self.rolls().is_none() {

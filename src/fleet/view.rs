@@ -1,5 +1,9 @@
 //! What everybody else sees of the fleet: immutable reports, replaced as a whole.
 
+use crate::comfyui::install::{Record, State};
+use crate::comfyui::models::links::LinkReport;
+use crate::comfyui::models::status::FileStatus;
+use crate::comfyui::models::told::PullState;
 use crate::core::comfyui::imports::Import;
 use crate::core::ids::{Generation, PmId};
 use crate::core::monitor::cause::Cause;
@@ -20,6 +24,44 @@ pub struct View {
     pub instances: BTreeMap<PmId, Arc<Report>>,
     /// The rollout that is at work, or the last one that is known of.
     pub rollout: Option<Arc<Rollout>>,
+    /// What the workspace's files tell; of several workspaces, the one that was looked at last.
+    pub facts: Option<Arc<Facts>>,
+}
+
+/// What the files of a workspace tell.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// Its folder.
+    pub workspace: String,
+    /// The build that runs.
+    pub build: Option<String>,
+    /// The last good one before it.
+    pub previous: Option<String>,
+    /// What the build was made from.
+    pub record: Option<Arc<Record>>,
+    /// What the installer does, or has done last; `broken_off` when it was killed.
+    pub installer: Option<Arc<State>>,
+    /// The models.
+    pub models: Arc<ModelFacts>,
+}
+
+/// The models that are wanted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelFacts {
+    /// Why the manifests cannot be read.
+    pub error: Option<String>,
+    /// How many files are wanted.
+    pub wanted: usize,
+    /// How many of them are there.
+    pub whole: usize,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Each, at most 1,000; those that are not there first.
+    pub files: Vec<FileStatus>,
+    /// Links, at most 1,000.
+    pub links: Vec<LinkReport>,
+    /// Pulls at work, and the last ones.
+    pub pulls: Vec<PullState>,
 }
 
 /// One instance at one moment.

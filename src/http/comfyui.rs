@@ -4,7 +4,7 @@
 use super::app::App;
 use super::problem::Problem;
 use super::services::{self, Service};
-use super::{answer, view};
+use super::{answer, installation as files, view};
 use crate::core::monitor::cause::Cause;
 use crate::core::service::ServiceStatus;
 use crate::core::spec::fornax::Condition;
@@ -133,7 +133,7 @@ pub(super) async fn summary(State(app): State<Arc<App>>) -> Response {
                 "cause": cause(report.as_deref()),
                 "activity": activity(report.as_deref()),
                 "queue": report.as_ref().map(|report| report.queue),
-                "draining": report.as_ref().is_some_and(|report| report.draining),
+                "draining": service.view.spec.draining,
             })
         })
         .collect();
@@ -163,6 +163,7 @@ pub(super) async fn installed(State(app): State<Arc<App>>) -> Response {
     let instances = Instances::of(&app);
     let mut body = installation(&instances);
     let good = body["status"] == "installed";
+    files::tell_build(&app.fleet.view(), &mut body);
     body["timestamp"] = answer::timestamp();
     answer::json(code(good), &body)
 }
@@ -203,7 +204,7 @@ pub(super) async fn one(
     Ok(answer::json(code(healthy), &Value::Object(body)))
 }
 
-/// `GET /health/comfyui/models`: what is loaded where, as far as the instances have told.
+/// `GET /health/comfyui/models`: which models are there and which come, and what is loaded where, as far as the instances have told.
 pub(super) async fn models(State(app): State<Arc<App>>) -> Response {
     let instances = Instances::of(&app);
     let told: Vec<Value> = instances
@@ -227,6 +228,7 @@ pub(super) async fn models(State(app): State<Arc<App>>) -> Response {
         .map(|service| json!({"service": service.name, "status": service.status(), "progress": service.view.axm.monitor}))
         .collect();
     let body = json!({
+        "store": files::models(&app.fleet.view()),
         "instances": told,
         "installers": downloads,
         "timestamp": answer::timestamp(),

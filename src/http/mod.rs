@@ -16,6 +16,7 @@ mod event_id;
 mod follow;
 mod gate;
 mod health;
+mod installation;
 mod jobs;
 mod listen;
 mod logs;

@@ -1,8 +1,8 @@
 //! From `--simulate`, `--cpu` and `--gpus` to what ComfyUI is run on.
 
 use crate::comfyui::ecosystem::{self, EcosystemOptions, SimulateSettings, Target};
+use crate::comfyui::flags;
 use crate::comfyui::install::{self, Layout};
-use crate::comfyui::tree;
 use crate::comfyui::workspace::Workspace;
 use crate::core::machine::{Arguments, Gpus, Machine};
 use crate::gpu::inventory::{Inventory, detect, simulated};
@@ -130,16 +130,22 @@ pub fn ecosystem(
     machine: &Machine,
     installer: bool,
 ) -> anyhow::Result<Value> {
-    let extra_args = match &machine.arguments {
-        None => Vec::new(),
-        Some(Arguments::List(list)) => list.clone(),
-        Some(Arguments::Text(text)) => ecosystem::split_words(text)
-            .with_context(|| format!("COMFY_ARGS (`arguments`) has an open quote: {text}"))?,
-    };
+    let each = machine.instances.values().map(|one| &one.arguments);
+    for arguments in each.chain([&machine.arguments]) {
+        if let (None, Some(Arguments::Text(text))) =
+            (ecosystem::words(arguments.as_ref()), arguments)
+        {
+            bail!("COMFY_ARGS (`arguments`) has an open quote: {text}");
+        }
+    }
+    let extra_args = ecosystem::words(machine.arguments.as_ref()).unwrap_or_default();
+    let (every, instances) = ecosystem::instance_options(machine);
     let options = EcosystemOptions {
         workspace: workspace.clone(),
         targets,
         base_port: args.base_port.unwrap_or(ecosystem::BASE_PORT),
+        every,
+        instances,
         extra_args,
         installer,
         simulate: args.simulate.map(|_| SimulateSettings::default()),
@@ -148,7 +154,7 @@ pub fn ecosystem(
         known_flags: if args.simulate.is_some() {
             None
         } else {
-            tree::flags(workspace)
+            flags::known(workspace)
         },
     };
     Ok(ecosystem::generate(&options)?)

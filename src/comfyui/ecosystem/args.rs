@@ -2,6 +2,7 @@
 
 use super::{EcosystemError, Target};
 use crate::comfyui::workspace::Workspace;
+use crate::core::spec::fornax_check::nearest;
 use std::collections::BTreeSet;
 
 /// Flags that differ from instance to instance, so that one value for all would break them.
@@ -87,14 +88,22 @@ pub(super) fn check(
                 flag: flag.to_owned(),
             });
         }
-        // Python's parser takes the beginning of a flag for the flag.
-        if known.is_some_and(|known| !known.iter().any(|known| known.starts_with(flag))) {
-            return Err(EcosystemError::UnknownFlag {
-                flag: flag.to_owned(),
-            });
-        }
     }
-    Ok(())
+    unknown_flag(extra, known).map_or(Ok(()), Err)
+}
+
+/// The first of these arguments that is a flag which a tree does not know. Without a list, all are taken to be known.
+pub fn unknown_flag(extra: &[String], known: Option<&BTreeSet<String>>) -> Option<EcosystemError> {
+    let known = known?;
+    // Python's parser takes the beginning of a flag for the flag.
+    let knows = |flag: &str| known.iter().any(|known| known.starts_with(flag));
+    let mut flags = extra.iter().filter_map(|arg| flag_of(arg));
+    let flag = flags.find(|flag| !knows(flag))?;
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
+    Some(EcosystemError::UnknownFlag {
+        flag: flag.to_owned(),
+        near: nearest(flag, &names).map(str::to_owned),
+    })
 }
 
 /// The flags of one instance: ours, then the operator's.

@@ -7,7 +7,7 @@ use crate::core::comfyui::manifest::Node;
 use crate::core::machine::Installer;
 use crate::sys::files::{self, Readers};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -178,6 +178,9 @@ pub struct Record {
     /// The packages of the environment.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// The flags that its `main.py --help` lists.
+    #[serde(default)]
+    pub flags: BTreeSet<String>,
     /// The steps that are done.
     #[serde(default)]
     pub steps: Vec<StepRecord>,
@@ -203,6 +206,7 @@ impl Record {
             imports: Imports::default(),
             notes: Vec::new(),
             packages: Vec::new(),
+            flags: BTreeSet::new(),
             steps: Vec::new(),
         }
     }

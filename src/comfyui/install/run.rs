@@ -8,6 +8,7 @@ use super::progress::{Listener, Teller};
 use super::record::{BuildState, Lock, Plan, Record};
 use super::settings::Hardware;
 use super::work::Work;
+use crate::comfyui::ecosystem;
 use crate::core::machine::Machine;
 use crate::sys::lockfile::{LockError, LockFile, Share};
 use std::fs;
@@ -59,6 +60,8 @@ pub struct Options<'a> {
     pub clones: usize,
     /// Pulls models, if that is wanted.
     pub models: Option<Models<'a>>,
+    /// The operator's flags for every instance and for single ones, which the tree must know.
+    pub arguments: Vec<String>,
     /// Looks up variables for templates.
     pub env: Lookup<'a>,
 }
@@ -74,6 +77,7 @@ impl Options<'_> {
             hardware,
             clones: machine.clones.map_or(4, |count| count as usize),
             models: None,
+            arguments: ecosystem::all_arguments(machine),
             env: Box::new(|name| std::env::var(name).ok()),
         }
     }

@@ -6,12 +6,16 @@ use super::layout::Build;
 use super::progress::Teller;
 use crate::comfyui::tree;
 use crate::core::comfyui::diagnosis;
+use crate::core::comfyui::help;
 use crate::core::comfyui::imports::{Imports, Reader};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// How long the imports may take, in seconds: sixty packs on a cold disk.
 const LIMIT: u64 = 1_200;
+/// How long `--help` may take, in seconds.
+const HELP: u64 = 60;
 const STEP: &str = "validate";
 
 /// What is proven.
@@ -64,6 +68,27 @@ print('torch', torch.__version__, 'CUDA', torch.version.cuda)";
         })
     }
 
+    /// The flags that its own `--help` lists; where that fails, those that stand in its source.
+    ///
+    /// # Errors
+    /// It could not be run at all.
+    pub fn flags(&self) -> Result<BTreeSet<String>, InstallError> {
+        let text = RefCell::new(String::new());
+        let ran = Run::new(self.teller, self.workspace, self.build.python())
+            .args(["main.py", "--help"])
+            .cwd(&self.build.tree())
+            .env("COLUMNS", "400")
+            .limit(HELP)
+            .each(|line| text.borrow_mut().extend([line, "\n"]))
+            .run()
+            .map_err(io_in(STEP, "run", &self.build.python()))?;
+        let told = help::flags(&text.into_inner());
+        Ok(match ran.ok && !told.is_empty() {
+            true => told,
+            false => tree::flags_of(&self.build.tree()).unwrap_or_default(),
+        })
+    }
+
     /// Has ComfyUI import everything, without binding a port or touching anybody's folders.
     ///
     /// # Errors
@@ -71,8 +96,8 @@ print('torch', torch.__version__, 'CUDA', torch.version.cuda)";
     pub fn imports(&self) -> Result<Imported, InstallError> {
         let scratch = self.build.dir.join("check");
         super::git::remove(&scratch).map_err(io_in(STEP, "remove", &scratch))?;
-        let known = tree::flags_of(&self.build.tree());
-        let knows = |flag: &str| known.as_ref().is_none_or(|known| known.contains(flag));
+        let known = self.flags()?;
+        let knows = |flag: &str| known.is_empty() || known.contains(flag);
         let mut args = vec!["main.py".to_owned(), "--quick-test-for-ci".to_owned()];
         for (flag, name) in [
             ("--temp-directory", "temp"),

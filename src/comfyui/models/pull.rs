@@ -4,6 +4,7 @@ use super::download::{Download, Got, Patience};
 use super::error::PullError;
 use super::event::{Listener, Outcome, Step};
 use super::folders;
+use super::groups::{Group, groups};
 use super::hash;
 use super::http::Client;
 use super::index::{Entry, Index};
@@ -11,9 +12,10 @@ use super::links::{self, LinkReport};
 use super::manifest::{Manifest, Wanted};
 use super::source::Hosts;
 use super::store::Store;
+use super::told::Told;
 use crate::sys::files;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -106,6 +108,11 @@ pub fn pull(
         .map(|wanted| wanted.folder.clone())
         .collect();
     let unlisted_folders = list_folders(store, &folders)?;
+    let told = Told::begin(store, manifest.models.len());
+    let listener: &Listener<'_> = &|file, step| {
+        told.take(file, &step);
+        listener(file, step);
+    };
     let pull = Pull {
         store,
         client: Client::new(options.hosts.clone(), options.stall),
@@ -140,11 +147,13 @@ pub fn pull(
         .into_values()
         .collect();
     let links = links::look(store, &manifest.links, true);
-    Ok(PullReport {
+    let report = PullReport {
         files,
         links,
         unlisted_folders,
-    })
+    };
+    told.end(report.is_whole());
+    Ok(report)
 }
 
 /// Makes the extra-model-paths file name all folders. Those that it does not, because it is the operator's.
@@ -158,29 +167,6 @@ fn list_folders(store: &Store, folders: &BTreeSet<String>) -> Result<BTreeSet<St
     folders::write(&list, &copy, &folders::list(&store.models(), folders))
         .map_err(PullError::io("write", &list))?;
     Ok(folders::unlisted(&list, folders))
-}
-
-/// Files of one content, each with its place in the manifest.
-type Group<'a> = Vec<(usize, &'a Wanted)>;
-
-/// Files that are known to be the same go together: one is loaded, the others are linked to it.
-fn groups(manifest: &Manifest) -> VecDeque<Group<'_>> {
-    let mut order: Vec<String> = Vec::new();
-    let mut groups: BTreeMap<String, Group<'_>> = BTreeMap::new();
-    for (at, wanted) in manifest.models.iter().enumerate() {
-        let key = wanted.sha256.clone().unwrap_or_else(|| wanted.source.key());
-        groups
-            .entry(key.clone())
-            .or_insert_with(|| {
-                order.push(key);
-                Vec::new()
-            })
-            .push((at, wanted));
-    }
-    order
-        .into_iter()
-        .filter_map(|key| groups.remove(&key))
-        .collect()
 }
 
 struct Pull<'a> {

@@ -1,12 +1,16 @@
 //! The settings as they are written, and what they may be.
 
+use super::instances::{self, Instance};
 use crate::core::json;
 use crate::core::positions::Positions;
 use crate::core::problem::Problem;
+use crate::core::spec::cpus::Cpus;
 use crate::core::spec::issue::SpecIssue;
+use crate::core::units::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Where the schema stands.
 const SCHEMA: &str = "ecosystem/fornax.schema.json";
@@ -74,6 +78,20 @@ pub struct Machine {
     /// Flags for every ComfyUI: a list, or one text that is split as a shell does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Arguments>,
+    /// Memory of its GPU that each ComfyUI leaves to others, in GB: its `--reserve-vram`. 0 to 1024. Default: ComfyUI's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserve_vram: Option<f64>,
+    /// A ComfyUI is restarted when its processes hold more memory than this: a number of bytes, or `24G`. 1G or more. Default: no
+    /// limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<Bytes>,
+    /// The processors that each may run on: a list such as `0-7,16-23`, or `auto` for those of its GPU's NUMA node. Default: `auto`
+    /// with a GPU, all on the processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpus>,
+    /// Settings of single instances, over these, by the index of the GPU (on the processor the instance's number): `{"0": {…}}`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<String, Instance>,
     /// The GPUs to run on: `"all"` (the default), how many, or a list of indices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Gpus>,
@@ -171,6 +189,16 @@ impl FornaxFile {
 }
 
 impl Machine {
+    /// What holds of every instance, its flags apart.
+    pub fn every_instance(&self) -> Instance {
+        Instance {
+            reserve_vram: self.reserve_vram,
+            max_memory: self.max_memory,
+            cpus: self.cpus.clone(),
+            arguments: None,
+        }
+    }
+
     /// What is well formed and cannot work.
     pub(super) fn senseless(&self) -> Vec<SpecIssue> {
         let mut issues = Vec::new();
@@ -244,6 +272,8 @@ impl Machine {
                 }
             }
         }
+        issues.extend(self.every_instance().senseless(""));
+        issues.extend(instances::senseless(&self.instances));
         match &self.gpus {
             Some(Gpus::Count(0)) => issues.push(SpecIssue::new(
                 "/gpus",

@@ -1,6 +1,7 @@
 //! The steps that concern nodes, and proving it all.
 
 use super::Work;
+use crate::comfyui::ecosystem;
 use crate::comfyui::install::error::{InstallError, io_in};
 use crate::comfyui::install::nodes::{self, Setup, Task};
 use crate::comfyui::install::record::{BuildState, Lock, NodeState};
@@ -118,6 +119,7 @@ impl Work<'_> {
     }
 
     pub(super) fn validate(&mut self) -> Result<(), InstallError> {
+        self.check_flags()?;
         let imports = self.prove()?;
         self.record.notes = validate::core_notes(&imports);
         for import in imports.nodes.iter().filter(|import| !import.ok) {
@@ -159,6 +161,27 @@ impl Work<'_> {
             .collect();
         self.record.state = BuildState::Ready;
         Ok(())
+    }
+
+    /// An unknown flag would end every start with a usage error.
+    fn check_flags(&mut self) -> Result<(), InstallError> {
+        let proof = Proof {
+            teller: self.teller,
+            workspace: self.root(),
+            build: &self.build,
+            gpu: false,
+        };
+        self.record.flags = proof.flags()?;
+        let known = Some(&self.record.flags).filter(|flags| !flags.is_empty());
+        match ecosystem::unknown_flag(&self.options.arguments, known) {
+            None => Ok(()),
+            Some(unknown) => Err(InstallError::Step {
+                step: "validate",
+                what: unknown.to_string(),
+                mend: "what runs is left as it is".to_owned(),
+                lines: Vec::new(),
+            }),
+        }
     }
 
     /// ComfyUI imports everything; a module that its tree forgets to require is installed on the way.
