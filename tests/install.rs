@@ -1,7 +1,4 @@
-//! Installing ComfyUI: real git, real Python, real pip, with a small tree that starts as ComfyUI does; and the real one where it is given.
-//!
-//! `FORNAX_COMFYUI` names a git repository of ComfyUI and `FORNAX_COMFYUI_PYTHON` a Python that has its requirements. What is
-//! not given is not run, and says so.
+//! Installing ComfyUI: real git, real Python, real pip, with a small tree that starts as ComfyUI does. The real one: tests/comfyui_real.rs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -567,42 +564,6 @@ fn uv_is_used_where_it_is() {
     assert_eq!(place.node("pack")["state"], "installed");
     let log = std::fs::read_to_string(place.workspace().join(".fornax/install.log")).unwrap();
     assert!(log.contains("/uv pip install --python"), "{log}");
-}
-
-#[test]
-fn the_real_comfyui_installs_by_itself_and_starts() {
-    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let (Some(tree), Some(python)) = (given("FORNAX_COMFYUI"), given("FORNAX_COMFYUI_PYTHON"))
-    else {
-        println!(
-            "NOT RUN: FORNAX_COMFYUI and FORNAX_COMFYUI_PYTHON are not set, so the real ComfyUI is not installed"
-        );
-        return;
-    };
-    let place = Place::with(&[("FORNAX_HTTP", "127.0.0.1:0")]);
-    let pack = place.repository("pack", "pack");
-    place.repository("pack-broken", "broken");
-    let settings = json!({"machine": {"repository": tree, "python": python, "system_site_packages": true, "torch_index": "pypi"}});
-    std::fs::write(place.workspace().join("fornax.json"), settings.to_string()).unwrap();
-    place.nodes(json!([
-        {"name": "pack", "url": pack, "requirements": true},
-        {"name": "broken", "url": place.repo("broken"), "requirements": true},
-    ]));
-    let base = free_ports(2).to_string();
-    place
-        .home
-        .run(&["up", "--cpu", "--gpus", "0,1", "--base-port", &base])
-        .ok();
-    assert_eq!(place.node("pack")["state"], "installed");
-    assert_eq!(place.node("broken")["state"], "import_failed");
-    let (_, info) = support::home::get(&format!("127.0.0.1:{base}"), "/object_info/FornaxGreeting");
-    assert!(info.contains("FornaxGreeting"), "{info}");
-    place
-        .home
-        .run(&["up", "--cpu", "--gpus", "0,1", "--base-port", &base])
-        .ok()
-        .says("installed as wanted");
-    place.home.run(&["down"]).ok();
 }
 
 #[test]

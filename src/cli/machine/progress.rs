@@ -188,7 +188,14 @@ pub fn tell_failure(session: &Session, service: &Service) {
         .as_ref()
         .map(|exit| exit.stderr_tail.as_slice())
         .unwrap_or_default();
-    let lines = if tail.is_empty() {
+    // What was never executed has said nothing: its log is an earlier run's.
+    let never = state
+        .last_exit
+        .as_ref()
+        .is_some_and(|exit| exit.cause.starts_with("could not start"));
+    let lines = if never {
+        Vec::new()
+    } else if tail.is_empty() {
         crate::cli::cmd::logs::last_lines(
             std::path::Path::new(&service.pm2_env.pm_err_log_path),
             10,
