@@ -113,24 +113,39 @@ function watchHttp() {
   } catch {
     return () => ({});
   }
-  const began = new WeakMap();
   const latency = ring();
   let answered = 0;
   let served = false;
+  // One request at a time is timed, so that a busy server pays a comparison for each of the others. One that takes longer than
+  // until the next report makes room, and is still timed.
+  let timed;
+  let since;
+  let slow;
   // Answers of each of the last minute's reports.
   const minute = [];
   channels.channel('http.server.request.start').subscribe(({ request }) => {
+    if (timed !== undefined) return;
     served = true;
-    began.set(request, process.hrtime());
+    timed = request;
+    since = process.hrtime();
   });
   channels.channel('http.server.response.finish').subscribe(({ request }) => {
-    const start = began.get(request);
-    if (!start) return;
     answered += 1;
-    latency.add(ms(process.hrtime(start)));
+    if (request === timed) {
+      latency.add(ms(process.hrtime(since)));
+      timed = undefined;
+    } else if (slow !== undefined && slow.has(request)) {
+      latency.add(ms(process.hrtime(slow.get(request))));
+      slow.delete(request);
+    }
   });
   return () => {
     if (!served) return {};
+    if (timed !== undefined && ms(process.hrtime(since)) > REPORT_MS) {
+      slow = slow || new WeakMap();
+      slow.set(timed, since);
+      timed = undefined;
+    }
     minute.push(answered);
     answered = 0;
     if (minute.length > 60_000 / REPORT_MS) minute.shift();
