@@ -498,3 +498,34 @@ fn a_file_with_a_bad_app_starts_the_others_and_says_what_is_wrong() {
     let ran = home.run(&["check", &typo]).fails("max_restarts");
     assert!(ran.err.contains("typo.json:5"), "{ran:?}");
 }
+
+#[test]
+fn a_mistake_in_a_file_starts_nothing_and_what_is_not_there_only_itself() {
+    let home = Home::new();
+    home.app("a.sh", LOOP);
+    let wrong = [
+        (r#""max_restarts": "many""#, "max_restarts"),
+        (r#""cron_restart": "never""#, "cron_restart"),
+        (r#""fornax": {"ports": 1}"#, "ports"),
+    ];
+    let file = |more: &str| {
+        let text = format!(
+            "{{\"apps\": [{{\"name\": \"a\", \"script\": \"a.sh\"}},\n{{\"name\": \"b\", {more}}}]}}"
+        );
+        home.app("apps.json", &text)
+    };
+    for (key, told) in wrong {
+        let path = file(&format!(r#""script": "a.sh", {key}"#));
+        home.run(&["start", &path]).fails(told).says("apps.json:2:");
+        assert_eq!(names(&home), [""; 0], "{key}");
+    }
+    // As in pm2, which starts the others then.
+    for more in [
+        r#""script": "gone.js""#,
+        r#""script": "a.sh", "interpreter": "nosuchprogram""#,
+    ] {
+        home.run(&["start", &file(more)]).fails("apps.json:2:");
+        assert_eq!(names(&home), ["a"], "{more}");
+        home.run(&["delete", "all"]).ok();
+    }
+}

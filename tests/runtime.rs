@@ -128,6 +128,60 @@ fn another_shell_sees_its_apps_and_may_end_it() {
 }
 
 #[test]
+fn no_daemon_streams_the_logs_and_ends_everything_with_a_signal() {
+    let home = Home::new();
+    let app = home.app("stays.sh", STAYS);
+    let mut running = home.spawn(
+        &home.link("pm2"),
+        &["start", &app, "--no-daemon", "--", "there"],
+    );
+    eventually("the app's line is streamed", || {
+        running
+            .output()
+            .contains("0|stays  | up there")
+            .then_some(())
+    });
+    for told in [
+        "launched in no-daemon mode",
+        "[--no-daemon] Continue to stream logs",
+    ] {
+        assert!(running.output().contains(told), "{}", running.output());
+    }
+    assert_eq!(home.status("stays"), "online");
+    // Another one finds a daemon, which is not its own to end.
+    let mut second = home.spawn(&home.link("pm2"), &["list", "--no-daemon"]);
+    eventually("it follows", || {
+        second
+            .output()
+            .contains("Exit on target PM2 exit")
+            .then_some(())
+    });
+    kill(second.child.id(), 15);
+    assert_eq!(second.code(), Some(143), "{}", second.output());
+    assert_eq!(home.status("stays"), "online");
+    kill(running.child.id(), 2);
+    assert_eq!(running.code(), Some(130), "{}", running.output());
+    assert!(
+        running.output().contains("last words"),
+        "{}",
+        running.output()
+    );
+    eventually("nothing is left", || {
+        home.processes().is_empty().then_some(())
+    });
+    // What cannot start ends it.
+    home.run(&["start", "gone.js", "--no-daemon"])
+        .fails("gone.js");
+    // And so does the daemon's end.
+    let mut running = home.spawn(&home.link("pm2"), &["start", &app, "--no-daemon"]);
+    eventually("the app is up", || {
+        running.output().contains("up").then_some(())
+    });
+    home.run(&["kill"]).ok();
+    assert_eq!(running.code(), Some(0), "{}", running.output());
+}
+
+#[test]
 fn what_cannot_start_is_told_and_leaves_nothing() {
     let home = Home::new();
     let program = home.link("pm2-runtime");

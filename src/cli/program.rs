@@ -123,6 +123,10 @@ fn pm2(program: Program, words: &[String], rest: &[String]) -> anyhow::Result<Ex
         return Ok(ExitCode::FAILURE);
     }
     let mut session = session(matches);
+    if options::flag(matches, "no-daemon") {
+        let command = |session: &mut Session| (entry.run)(session, matches, rest);
+        return runtime::no_daemon::run(&mut session, command);
+    }
     (entry.run)(&mut session, matches, rest)?;
     Ok(ExitCode::SUCCESS)
 }

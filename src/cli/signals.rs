@@ -1,16 +1,18 @@
 //! Signals of a program that stays in the foreground, and, as process 1, the orphans that it inherits.
 
 use anyhow::Context;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// SIGINT, SIGTERM and SIGQUIT, caught by a thread.
 pub struct Signals {
-    came: Arc<AtomicBool>,
+    /// The first one's number; 0: none has come.
+    came: Arc<AtomicU8>,
     reaps: Arc<AtomicBool>,
     receiver: Receiver<()>,
 }
@@ -18,10 +20,7 @@ pub struct Signals {
 impl Signals {
     /// From now on a signal does not end this process.
     pub fn watch() -> anyhow::Result<Self> {
-        let (came, reaps) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let (came, reaps) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicBool::new(false)));
         let (sender, receiver) = sync_channel(1);
         let (ready_sender, ready) = sync_channel(1);
         let (flag, may_reap) = (Arc::clone(&came), Arc::clone(&reaps));
@@ -45,15 +44,15 @@ impl Signals {
                     let [interrupt, terminate, quit, child] = signals.as_mut_slice() else {
                         return;
                     };
-                    loop {
+                    let number = loop {
                         tokio::select! {
-                            _ = interrupt.recv() => break,
-                            _ = terminate.recv() => break,
-                            _ = quit.recv() => break,
+                            _ = interrupt.recv() => break Signal::SIGINT as u8,
+                            _ = terminate.recv() => break Signal::SIGTERM as u8,
+                            _ = quit.recv() => break Signal::SIGQUIT as u8,
                             _ = child.recv() => if may_reap.load(Ordering::Acquire) { reap() },
                         }
-                    }
-                    flag.store(true, Ordering::Relaxed);
+                    };
+                    flag.store(number, Ordering::Relaxed);
                     // Nobody waits when everything is being taken down already.
                     let _ = sender.send(());
                     // What is taken down now leaves orphans too.
@@ -90,6 +89,11 @@ impl Signals {
 
     /// Whether one has come.
     pub fn came(&self) -> bool {
+        self.number() != 0
+    }
+
+    /// The number of the first one; 0: none has come.
+    pub fn number(&self) -> u8 {
         self.came.load(Ordering::Relaxed)
     }
 

@@ -183,7 +183,7 @@ pub fn ecosystem(
     ecosystem.change_env(&mut context.env);
     let only = only(matches);
     let mut confs = Vec::new();
-    let mut failed = false;
+    let (mut failed, mut is_wrong) = (false, false);
     for app in &ecosystem.apps {
         let mut context = context.clone();
         if let Some(env) = &context.env_name {
@@ -220,9 +220,14 @@ pub fn ecosystem(
                             .error(&format!("Error: {}", ecosystem.locate(app, issue)));
                     }
                     failed = true;
+                    is_wrong |= issues.iter().any(|issue| !issue.is_absence);
                 }
             }
         }
+    }
+    if is_wrong {
+        // A file with a mistake in it starts nothing.
+        bail!(Told);
     }
     let rows = session.rows()?;
     let (known, new): (Vec<_>, Vec<_>) = confs

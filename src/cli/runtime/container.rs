@@ -1,7 +1,8 @@
 //! `pm2-runtime`, `pm2-docker`: apps in the foreground, as process 1 of a container too (pm2 7.0.4, spec 2.5).
 
+use super::end;
 use super::stream::{Follower, Look};
-use super::{daemon_is_there, end, online};
+use super::watch::{Ended, Patience, watch};
 use crate::cli::cmd::start;
 use crate::cli::options;
 use crate::cli::render::logs::Mode;
@@ -10,16 +11,14 @@ use crate::cli::signals::Signals;
 use anyhow::bail;
 use clap::ArgMatches;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// When the number of running apps is looked at for the first time.
-const FIRST_LOOK: Duration = Duration::from_secs(6);
-/// And then each time.
-const LOOK: Duration = Duration::from_secs(2);
-/// So many further looks in a row at nothing running, and it ends.
-const LOOKS: u32 = 3;
-/// How soon the daemon's end is noticed.
-const PERIOD: Duration = Duration::from_millis(250);
+const PATIENCE: Patience = Patience {
+    first: Duration::from_secs(6),
+    every: Duration::from_secs(2),
+    looks: 4,
+    say: |left| eprintln!("0 application online, retry = {left}"),
+};
 
 /// Runs until a signal comes or the daemon is told to end (exit 0), or nothing runs any more (exit 2).
 pub fn run(
@@ -78,7 +77,7 @@ pub fn run(
     }
     signals.reap_orphans();
     let stays = options::flag(matches, "no-auto-exit");
-    match watch(session, signals, stays)? {
+    match watch(session, signals, (!stays).then_some(&PATIENCE))? {
         Ended::Signal => end(session, follower).map(|()| ExitCode::SUCCESS),
         Ended::Empty => end(session, follower).map(|()| ExitCode::from(2)),
         Ended::Daemon if session.home.pid_file().exists() => {
@@ -90,48 +89,6 @@ pub fn run(
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-/// Why it is over.
-enum Ended {
-    /// SIGINT, SIGTERM or SIGQUIT.
-    Signal,
-    /// Nothing runs any more.
-    Empty,
-    /// Somebody has ended the daemon.
-    Daemon,
-}
-
-fn watch(session: &mut Session, signals: &Signals, stays: bool) -> anyhow::Result<Ended> {
-    let mut empty = 0;
-    let mut look = Instant::now() + FIRST_LOOK;
-    while !signals.wait(PERIOD) {
-        if !session.home.pid_file().exists() || !daemon_is_there(session) {
-            // Between a daemon and its successor nobody listens for a moment, and the pid file stays.
-            let gone =
-                !session.home.pid_file().exists() || signals.wait(LOOK) | !daemon_is_there(session);
-            if signals.came() {
-                return Ok(Ended::Signal);
-            }
-            if gone {
-                return Ok(Ended::Daemon);
-            }
-        }
-        if stays || Instant::now() < look {
-            continue;
-        }
-        look = Instant::now() + LOOK;
-        if online(session)? > 0 {
-            empty = 0;
-            continue;
-        }
-        eprintln!("0 application online, retry = {}", LOOKS - empty);
-        empty += 1;
-        if empty > LOOKS {
-            return Ok(Ended::Empty);
-        }
-    }
-    Ok(Ended::Signal)
 }
 
 fn mode(matches: &ArgMatches) -> Mode {

@@ -1,7 +1,8 @@
 //! `pm2-dev`: apps in the foreground, watched and restarted when their files change (pm2 7.0.4, spec 2.6).
 
 use super::stream::{Follower, Look};
-use super::{daemon_is_there, end, of_a_file, online};
+use super::watch::{Ended, Patience, watch};
+use super::{end, of_a_file};
 use crate::cli::cmd::act::Action;
 use crate::cli::cmd::start;
 use crate::cli::options;
@@ -15,14 +16,15 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How often `--auto-exit` looks whether anything runs.
-const LOOK: Duration = Duration::from_secs(3);
-/// So many looks in a row at nothing running, and it ends.
-const LOOKS: u32 = 2;
-/// How soon the daemon's end is noticed.
-const PERIOD: Duration = Duration::from_millis(250);
+/// Of `--auto-exit`.
+const PATIENCE: Patience = Patience {
+    first: Duration::from_secs(3),
+    every: Duration::from_secs(3),
+    looks: 2,
+    say: |_| print("0 application online, exiting\n"),
+};
 /// How wide the block at the start is (pm2 7.0.4).
 const WIDTH: usize = 79;
 /// Restarts whose command has not run yet. One more is as good as those that wait.
@@ -103,7 +105,8 @@ pub fn run(
             .name("fornax-post-exec".to_owned())
             .spawn(move || post_exec(&command, silent, &restarts))?;
     }
-    let over = watch(session, signals, options::flag(matches, "auto-exit"))?;
+    let ends = options::flag(matches, "auto-exit");
+    let over = watch(session, signals, ends.then_some(&PATIENCE))?;
     if over == Ended::Daemon {
         follower.finish();
         return Ok(ExitCode::SUCCESS);
@@ -165,38 +168,6 @@ fn tell(session: &mut Session, matches: &ArgMatches, command: Option<&str>) -> a
     }
     print(&format!("{text}{:=<WIDTH$}\n", ""));
     Ok(())
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    Signal,
-    Empty,
-    Daemon,
-}
-
-fn watch(session: &mut Session, signals: &Signals, ends: bool) -> anyhow::Result<Ended> {
-    let mut empty = 0;
-    let mut look = Instant::now() + LOOK;
-    while !signals.wait(PERIOD) {
-        // Between a daemon and its successor nobody listens for a moment.
-        if !daemon_is_there(session) && !signals.wait(LOOK) && !daemon_is_there(session) {
-            return Ok(Ended::Daemon);
-        }
-        if !ends || signals.came() || Instant::now() < look {
-            continue;
-        }
-        look = Instant::now() + LOOK;
-        if online(session)? > 0 {
-            empty = 0;
-            continue;
-        }
-        print("0 application online, exiting\n");
-        empty += 1;
-        if empty >= LOOKS {
-            return Ok(Ended::Empty);
-        }
-    }
-    Ok(Ended::Signal)
 }
 
 /// Runs the command of `--post-exec` after each restart, by the shell that it is written for.

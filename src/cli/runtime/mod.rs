@@ -1,8 +1,10 @@
-//! `pm2-runtime`, `pm2-docker` and `pm2-dev`: start, show the logs, and stop everything at the end (pm2 7.0.4, spec 2.5, 2.6).
+//! `pm2-runtime`, `pm2-docker`, `pm2-dev` and `--no-daemon`: start, show the logs, and stop everything at the end (pm2 7.0.4, spec 2.5, 2.6).
 
 mod container;
 mod dev;
+pub mod no_daemon;
 mod stream;
+mod watch;
 mod words;
 
 use super::cmd::daemon;

@@ -125,7 +125,8 @@ fn available(
     )
     .in_pm2_words(format!(
         "Interpreter {program} is NOT AVAILABLE in PATH. (type 'which {program}' to double check.)"
-    )))
+    ))
+    .about_an_absence())
 }
 
 fn nvm(
@@ -151,7 +152,8 @@ fn nvm(
         pointer,
         format!("there is no {node}"),
         format!("run `nvm install {version}`, and give the version in full, such as node@20.20.2"),
-    ))
+    )
+    .about_an_absence())
 }
 
 /// Bun, or a Node that strips types: by itself from 22.18 and 23.6, with a flag from 22.6 (nodejs.org, "Modules: TypeScript").
@@ -172,7 +174,8 @@ fn typescript(ctx: &StartContext, host: &dyn Host) -> Result<Launch, SpecIssue> 
         )
         .in_pm2_words(
             "TypeScript apps require bun, Node.js >= 22.18 (native type stripping) or a custom interpreter (e.g. --interpreter ts-node)",
-        )),
+        )
+        .about_an_absence()),
     }
 }
 

@@ -16,6 +16,9 @@ pub struct SpecIssue {
     pub pm2: Option<String>,
     /// Whether the name of the key is what is wrong, rather than its value: the position shown is then the key's.
     pub at_key: bool,
+    /// Whether it is no mistake in a value, but something that the app needs and that is not there. Other apps of its file start
+    /// all the same, as in pm2; any other mistake keeps all of them from it.
+    pub is_absence: bool,
 }
 
 impl SpecIssue {
@@ -31,6 +34,7 @@ impl SpecIssue {
             mend: mend.into(),
             pm2: None,
             at_key: false,
+            is_absence: false,
         }
     }
 
@@ -43,6 +47,12 @@ impl SpecIssue {
     /// The same, about the key's name.
     pub fn about_the_key(mut self) -> Self {
         self.at_key = true;
+        self
+    }
+
+    /// The same, about something that is not there.
+    pub fn about_an_absence(mut self) -> Self {
+        self.is_absence = true;
         self
     }
 

@@ -114,7 +114,8 @@ fn name(conf: &mut Conf, ctx: &StartContext) -> Result<(), SpecIssue> {
             "the app has no `script`",
             "add `script`: a path, a name in PATH or a command line",
         )
-        .in_pm2_words("No script path - aborting"));
+        .in_pm2_words("No script path - aborting")
+        .about_an_absence());
     };
     let mut name = text(conf, "name").map_or_else(|| paths::default_name(&script), str::to_string);
     if let (Some(Value::Bool(true)), Some(env)) = (conf.get("append_env_to_name"), &ctx.env_name) {
@@ -252,7 +253,8 @@ fn launch(
                 format!("script not found: {resolved}"),
                 "check the path; it counts from `cwd`, else from the folder of the command",
             )
-            .in_pm2_words(format!("Script not found: {resolved}")));
+            .in_pm2_words(format!("Script not found: {resolved}"))
+            .about_an_absence());
         };
         let asked = text(conf, "exec_interpreter");
         let chosen = match asked {
