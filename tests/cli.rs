@@ -529,3 +529,14 @@ fn a_mistake_in_a_file_starts_nothing_and_what_is_not_there_only_itself() {
         home.run(&["delete", "all"]).ok();
     }
 }
+
+#[test]
+fn monitor_marks_an_app_in_the_list() {
+    let home = Home::new();
+    let app = home.app("looped.sh", LOOP);
+    home.run(&["start", &app]).ok();
+    home.run(&["monitor", "looped"]).ok().says("[M] looped");
+    home.run(&["unmonitor", "looped"]).ok();
+    let list = home.run(&["list"]).ok().out;
+    assert!(list.contains("looped") && !list.contains("[M]"), "{list}");
+}

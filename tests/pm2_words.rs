@@ -333,6 +333,45 @@ fn completion_knows_commands_options_and_apps_and_its_lines_come_and_go() {
 }
 
 #[test]
+fn real_shells_complete_by_it() {
+    let home = Home::new();
+    let pm2 = home.link("pm2");
+    let path = format!(
+        "{}:{}",
+        pm2.parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let shells: [(&str, &[&str], &str); 2] = [
+        (
+            "bash",
+            &["--norc", "-c"],
+            "source <(pm2 completion); COMP_WORDS=(pm2 startOrG); COMP_CWORD=1; COMP_LINE='pm2 startOrG'; COMP_POINT=12; \
+             _pm2_complete; echo \"${COMPREPLY[@]}\"",
+        ),
+        (
+            "fish",
+            &["--no-config", "-c"],
+            "pm2 completion fish | source; complete -C 'pm2 startOrG'",
+        ),
+    ];
+    for (shell, options, script) in shells {
+        if std::process::Command::new(shell)
+            .arg("--version")
+            .output()
+            .is_err()
+        {
+            println!("NOT TESTED: there is no {shell}");
+            continue;
+        }
+        let words = [options, &[script][..]].concat();
+        let mut command = home.command(shell.as_ref(), &words);
+        let ran = command.env("PATH", &path).output().unwrap();
+        let told = String::from_utf8_lossy(&ran.stdout);
+        assert_eq!(told.trim(), "startOrGracefulReload", "{shell}: {ran:?}");
+    }
+}
+
+#[test]
 fn a_list_whose_reader_leaves_ends_quietly() {
     let home = Home::new();
     let app = home.app("a.sh", LOOP);

@@ -131,25 +131,22 @@ fn another_shell_sees_its_apps_and_may_end_it() {
 fn no_daemon_streams_the_logs_and_ends_everything_with_a_signal() {
     let home = Home::new();
     let app = home.app("stays.sh", STAYS);
-    let mut running = home.spawn(
-        &home.link("pm2"),
-        &["start", &app, "--no-daemon", "--", "there"],
-    );
+    let pm2 = home.link("pm2");
+    let mut running = home.spawn(&pm2, &["start", &app, "--no-daemon", "--", "there"]);
     eventually("the app's line is streamed", || {
         running
             .output()
             .contains("0|stays  | up there")
             .then_some(())
     });
-    for told in [
-        "launched in no-daemon mode",
-        "[--no-daemon] Continue to stream logs",
-    ] {
-        assert!(running.output().contains(told), "{}", running.output());
-    }
+    eventually("it says that it stays", || {
+        let told = running.output();
+        let stays = told.contains("[--no-daemon] Continue to stream logs");
+        (stays && told.contains("launched in no-daemon mode")).then_some(())
+    });
     assert_eq!(home.status("stays"), "online");
     // Another one finds a daemon, which is not its own to end.
-    let mut second = home.spawn(&home.link("pm2"), &["list", "--no-daemon"]);
+    let mut second = home.spawn(&pm2, &["list", "--no-daemon"]);
     eventually("it follows", || {
         second
             .output()
@@ -173,7 +170,7 @@ fn no_daemon_streams_the_logs_and_ends_everything_with_a_signal() {
     home.run(&["start", "gone.js", "--no-daemon"])
         .fails("gone.js");
     // And so does the daemon's end.
-    let mut running = home.spawn(&home.link("pm2"), &["start", &app, "--no-daemon"]);
+    let mut running = home.spawn(&pm2, &["start", &app, "--no-daemon"]);
     eventually("the app is up", || {
         running.output().contains("up").then_some(())
     });

@@ -122,13 +122,12 @@ impl Engine {
                     let (length, has_room) = self.turn(event.data(), now);
                     read += length;
                     roomy &= has_room;
+                    self.show_unfinished(now);
                 }
                 self.take_commands(now);
             }
             self.outlets.retry(now);
-            if self.show_at.is_some_and(|at| at <= now.at) {
-                self.show_unfinished(now);
-            }
+            self.show_unfinished(now);
             self.zip_next();
             if roomy
                 && read > 0
@@ -223,6 +222,9 @@ impl Engine {
 
     /// Shows the unfinished lines that have waited for it, and looks when the next one will have.
     fn show_unfinished(&mut self, now: Moment) {
+        if self.show_at.is_none_or(|at| at > now.at) {
+            return;
+        }
         let mut next = None;
         for source in self.sources.values_mut() {
             let after = self.show_after;

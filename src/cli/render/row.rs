@@ -42,6 +42,8 @@ pub struct ProcRow {
     pub cron_restart: Option<String>,
     /// It is a module, and belongs in the second table.
     pub pmx_module: bool,
+    /// `monitor` has marked it.
+    pub is_marked: bool,
     /// The process that a module asked to have measured in its place.
     pub measured_pid: Option<u32>,
     /// When it was first started, in milliseconds since the Unix epoch.
@@ -112,6 +114,7 @@ impl ProcRow {
             EnvKey::Watch => self.watch = value.truthy(),
             EnvKey::CronRestart => self.cron_restart = value.text().filter(|text| text != "0"),
             EnvKey::PmxModule => self.pmx_module = value.truthy(),
+            EnvKey::KmMonitored => self.is_marked = value.truthy(),
             EnvKey::CreatedAt => self.created_at = value.whole(),
             EnvKey::UnstableRestarts => self.unstable_restarts = value.whole().unwrap_or_default(),
             EnvKey::PmExecPath => self.exec_path = value.text(),
@@ -155,6 +158,8 @@ enum EnvKey {
     Watch,
     CronRestart,
     PmxModule,
+    #[serde(rename = "_km_monitored")]
+    KmMonitored,
     CreatedAt,
     UnstableRestarts,
     PmExecPath,

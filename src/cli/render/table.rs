@@ -145,7 +145,10 @@ fn name_column(most: usize) -> Column {
     Column {
         head: "name",
         width: Width::Name(most),
-        cell: |row, _| one_line(&row.name),
+        cell: |row, _| match row.is_marked {
+            true => one_line(&format!("[M] {}", row.name)),
+            false => one_line(&row.name),
+        },
     }
 }
 

@@ -33,7 +33,14 @@ pub const RUNTIME_KEYS: [&str; 19] = [
 ];
 
 /// What a list shows of a configuration, its name apart.
-const LISTED: [&str; 5] = ["namespace", "exec_mode", "username", "watch", "pmx_module"];
+const LISTED: [&str; 6] = [
+    "namespace",
+    "exec_mode",
+    "username",
+    "watch",
+    "pmx_module",
+    "_km_monitored",
+];
 
 /// Keys that belong to one life of an instance, which PM2 leaves out of its dump.
 const NOT_DUMPED: [&str; 4] = ["instances", "pm_id", "prev_restart_delay", "fornax_state"];

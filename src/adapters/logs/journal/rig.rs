@@ -164,8 +164,16 @@ impl Rig {
         while self.plane.finish(RUN.0, RUN.1).blocking_recv().is_err() {
             self.adopt();
         }
-        while self.plane.stats().blocking_recv().is_err() {
-            self.adopt();
+        // A pipe that was ready before may be looked at once more.
+        let mut quiet = 0;
+        while quiet < 3 {
+            match self.plane.stats().blocking_recv() {
+                Ok(_) => quiet += 1,
+                Err(_) => {
+                    quiet = 0;
+                    self.adopt();
+                }
+            }
         }
     }
 

@@ -30,12 +30,6 @@ mod tests {
         }
     }
 
-    /// Waits until what was read is shown too: with no time to wait, that is done before the next but one answer.
-    fn settle(rig: &mut Rig) {
-        rig.settle();
-        rig.settle();
-    }
-
     fn text(rig: &Rig, name: &str) -> String {
         fs::read_to_string(rig.path(name)).unwrap_or_default()
     }
@@ -73,14 +67,14 @@ mod tests {
         let mut shown = String::new();
         for part in ["Name? ", "Ada\nAge? ", "36\n\nDone", ".", "\n"] {
             rig.write(0, part.as_bytes());
-            settle(&mut rig);
+            rig.settle();
             shown.push_str(part);
             assert_eq!(text(&rig, "out.log"), shown);
         }
         check_numbers(&rig, Stream::Out, 4);
         // Only so much of a long one.
         rig.write(0, "x".repeat(SHOW_LIMIT + 10).as_bytes());
-        settle(&mut rig);
+        rig.settle();
         assert_eq!(text(&rig, "out.log").len(), shown.len() + SHOW_LIMIT);
         rig.finish();
         assert_eq!(text(&rig, "out.log").len(), shown.len() + SHOW_LIMIT + 11);
@@ -90,7 +84,7 @@ mod tests {
     fn an_unfinished_line_is_no_line_to_a_reader() {
         let mut rig = showing(|dir| own_files(dir, 0), Vec::new(), 0);
         rig.write(0, b"one\ntwo\nthr");
-        settle(&mut rig);
+        rig.settle();
         let query = TailQuery {
             targets: vec![TailTarget::Stream(RUN.0, Stream::Out)],
             limit: 10,
@@ -103,7 +97,7 @@ mod tests {
         ] {
             if again {
                 rig.write(0, b"ee\nfou");
-                settle(&mut rig);
+                rig.settle();
                 rig.plane.quiesce();
                 rig.adopt();
             }
@@ -125,7 +119,7 @@ mod tests {
         {
             let mut rig = showing(|dir| files(dir, format.clone(), 0), Vec::new(), 0);
             rig.write(0, b"one\ntwo");
-            settle(&mut rig);
+            rig.settle();
             assert_eq!(text(&rig, "out.log").lines().count(), 1);
             rig.finish();
             check(&rig, "one\ntwo\n", "");
@@ -136,23 +130,23 @@ mod tests {
     fn a_file_of_two_streams_marks_a_line_that_the_other_one_cuts() {
         let mut rig = showing(|dir| files(dir, LogFormat::Raw, 0), Vec::new(), 0);
         rig.write(1, b"PROMPT");
-        settle(&mut rig);
+        rig.settle();
         assert_eq!(text(&rig, "all.log"), "PROMPT");
         rig.write(0, b"o");
-        settle(&mut rig);
+        rig.settle();
         assert_eq!(
             text(&rig, "all.log"),
             "PROMPT",
             "what is unfinished cuts nothing"
         );
         rig.write(0, b"ne\n");
-        settle(&mut rig);
+        rig.settle();
         let mark = String::from_utf8(CUT_MARK.to_vec()).unwrap();
         assert_eq!(text(&rig, "all.log"), format!("PROMPT{mark}\none\n"));
         rig.write(1, b" GOES ON");
-        settle(&mut rig);
+        rig.settle();
         rig.write(1, b"\n");
-        settle(&mut rig);
+        rig.settle();
         assert_eq!(
             text(&rig, "all.log"),
             format!("PROMPT{mark}\none\n GOES ON\n")
@@ -173,16 +167,16 @@ mod tests {
     fn a_line_stays_in_the_file_that_shows_its_beginning() {
         let mut rig = showing(|dir| own_files(dir, 20), Vec::new(), 0);
         rig.write(0, b"first line\nbegun ");
-        settle(&mut rig);
+        rig.settle();
         rig.write(0, b"and much longer than a file may be\nlast\n");
-        settle(&mut rig);
+        rig.settle();
         assert_eq!(text(&rig, "out.log"), "last\n");
         assert_eq!(
             text(&rig, "out.log.1"),
             "first line\nbegun and much longer than a file may be\n"
         );
         rig.write(0, b"a part that does not fit");
-        settle(&mut rig);
+        rig.settle();
         assert_eq!(text(&rig, "out.log"), "a part that does not fit");
         assert_eq!(text(&rig, "out.log.1"), "last\n");
     }
@@ -191,22 +185,22 @@ mod tests {
     fn what_others_do_to_the_file_meanwhile_costs_what_they_took_only() {
         let mut rig = showing(|dir| own_files(dir, 0), Vec::new(), 0);
         rig.write(0, b"one\nbegun");
-        settle(&mut rig);
+        rig.settle();
         rig.plane
             .flush(vec![rig.path("out.log")])
             .blocking_recv()
             .unwrap();
         rig.write(0, b" ended\n");
-        settle(&mut rig);
+        rig.settle();
         assert_eq!(text(&rig, "out.log"), " ended\n");
 
         let mut rig = showing(|dir| own_files(dir, 0), Vec::new(), 0);
         rig.write(0, b"one\nagain");
-        settle(&mut rig);
+        rig.settle();
         fs::rename(rig.path("out.log"), rig.path("out.log.1")).unwrap();
         rig.plane.reopen_all().blocking_recv().unwrap();
         rig.write(0, b" and on\nlast\n");
-        settle(&mut rig);
+        rig.settle();
         assert_eq!(text(&rig, "out.log.1"), "one\nagain");
         assert_eq!(text(&rig, "out.log"), " and on\nlast\n");
         check_numbers(&rig, Stream::Out, 4);
@@ -216,7 +210,7 @@ mod tests {
     fn a_run_that_nobody_takes_over_ends_its_shown_line() {
         let mut rig = showing(|dir| files(dir, LogFormat::Raw, 0), Vec::new(), 0);
         rig.write(0, b"whole\nnot whole");
-        settle(&mut rig);
+        rig.settle();
         rig.plane.quiesce();
         rig.leave();
         for name in ["out.log", "all.log"] {
@@ -239,15 +233,15 @@ mod tests {
 
                     let mut rig = showing(config, stops, tear);
                     rig.write(0, b"one\nthis is ");
-                    settle(&mut rig);
+                    rig.settle();
                     rig.write(1, b"E1\nE2");
-                    settle(&mut rig);
+                    rig.settle();
                     rig.write(0, b"the second line, and it is shown in parts");
-                    settle(&mut rig);
+                    rig.settle();
                     rig.write(0, b"\nand this is the third");
-                    settle(&mut rig);
+                    rig.settle();
                     rig.write(0, b", which");
-                    settle(&mut rig);
+                    rig.settle();
                     rig.write(1, b" ends here\n");
                     rig.write(0, b" is the last line");
                     rig.finish();
@@ -289,13 +283,13 @@ mod tests {
                     tear,
                 );
                 rig.write(1, b"THE LONG ");
-                settle(&mut rig);
+                rig.settle();
                 rig.write(0, b"one\ntw");
-                settle(&mut rig);
+                rig.settle();
                 rig.write(1, b"ERROR");
-                settle(&mut rig);
+                rig.settle();
                 rig.write(0, b"o\n");
-                settle(&mut rig);
+                rig.settle();
                 rig.write(1, b" ENDS\n");
                 rig.finish();
                 let told = format!("step {step}, tear {tear}");
@@ -336,7 +330,7 @@ mod tests {
                 rest[at] = after;
                 rig.write(at, chunk);
                 if length % 3 > 0 {
-                    settle(&mut rig);
+                    rig.settle();
                 }
             }
             rig.write(0, rest[0]);
