@@ -535,7 +535,7 @@ fn monitor_marks_an_app_in_the_list() {
     let home = Home::new();
     let app = home.app("looped.sh", LOOP);
     home.run(&["start", &app]).ok();
-    home.run(&["monitor", "looped"]).ok().says("[M] looped");
+    home.run(&["monitor", "looped"]).ok().says("[M] loop…");
     home.run(&["unmonitor", "looped"]).ok();
     let list = home.run(&["list"]).ok().out;
     assert!(list.contains("looped") && !list.contains("[M]"), "{list}");
