@@ -17,6 +17,8 @@ pub struct Candidate<'a> {
     pub draining: bool,
     /// Prompts that wait or run there, ours or not.
     pub depth: u32,
+    /// So many it may have.
+    pub most: u32,
     /// How many of the job's models it has loaded, as far as is known.
     pub loaded: u32,
     /// Free memory of its device, in bytes.
@@ -34,17 +36,16 @@ pub struct Wishes<'a> {
     pub avoid: &'a [String],
 }
 
-/// The instance for a job: healthy, not draining, with fewer than `depth` prompts. Of these the one that the job does not avoid,
+/// The instance for a job: healthy, not draining, with room for a prompt. Of these the one that the job does not avoid,
 /// with the fewest prompts, the most of the job's models loaded, the most free memory, that has waited longest, by name.
 pub fn choose<'a>(
     candidates: &'a [Candidate<'a>],
     wishes: Wishes<'_>,
-    depth: u32,
 ) -> Option<&'a Candidate<'a>> {
     let listed = |list: &[String], name: &str| list.iter().any(|listed| listed == name);
     candidates
         .iter()
-        .filter(|one| one.healthy && !one.draining && one.depth < depth)
+        .filter(|one| one.healthy && !one.draining && one.depth < one.most)
         .filter(|one| !listed(wishes.not_on, one.name))
         .min_by_key(|one| {
             (
@@ -181,6 +182,7 @@ mod tests {
             healthy: true,
             draining: false,
             depth: 0,
+            most: 2,
             loaded: 0,
             free_vram: 8 * STEP,
             last_used: 0,
@@ -285,7 +287,7 @@ mod tests {
         ];
         for (rule, candidates, wishes) in cases {
             assert_eq!(
-                choose(&candidates, wishes, 2).map(|one| one.name),
+                choose(&candidates, wishes).map(|one| one.name),
                 Some("b"),
                 "{rule}"
             );
@@ -302,7 +304,7 @@ mod tests {
             },
         ];
         assert_eq!(
-            choose(&turns, Wishes::default(), 2).map(|one| one.name),
+            choose(&turns, Wishes::default()).map(|one| one.name),
             Some("b")
         );
         assert_eq!(
@@ -312,7 +314,6 @@ mod tests {
                     ..idle("a")
                 }],
                 Wishes::default(),
-                2
             ),
             None
         );
@@ -361,11 +362,11 @@ mod tests {
         ) {
             let names: Vec<String> = (0..raw.len()).map(|at| format!("gpu{at}")).collect();
             let all: Vec<Candidate<'_>> = raw.iter().zip(&names)
-                .map(|(&(healthy, draining, depth, loaded, vram, last_used), name)| Candidate { name, healthy, draining, depth, loaded, free_vram: vram * STEP, last_used })
+                .map(|(&(healthy, draining, depth, loaded, vram, last_used), name)| Candidate { name, healthy, draining, depth, most: 2, loaded, free_vram: vram * STEP, last_used })
                 .collect();
             let not_on: Vec<String> = refused.iter().map(|at| format!("gpu{at}")).collect();
             let fit = |one: &Candidate<'_>| one.healthy && !one.draining && one.depth < 2 && !not_on.iter().any(|no| no == one.name);
-            match choose(&all, Wishes { not_on: &not_on, avoid: &[] }, 2) {
+            match choose(&all, Wishes { not_on: &not_on, avoid: &[] }) {
                 Some(one) => {
                     prop_assert!(fit(one));
                     prop_assert!(all.iter().filter(|other| fit(other)).all(|other| one.depth <= other.depth));

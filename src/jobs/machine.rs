@@ -11,11 +11,17 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The type of services that take jobs.
 const KIND: &str = "comfyui";
+/// While its jobs take less than this, an instance is given more of them: it would be done with what it has before the next one
+/// can come, and what it has is over before anybody could want it elsewhere.
+const QUICK: Duration = Duration::from_millis(100);
+/// So many times as many.
+const MORE: u32 = 3;
 /// Models remembered of one run; it cannot be asked which are loaded, so the latest ones count.
 const MODELS: usize = 32;
 
@@ -41,6 +47,9 @@ pub(super) struct Machine {
     pub prompts: BTreeSet<String>,
     /// Of these, those that it has said to have ended: what became of them is being asked, and they hold up nothing there.
     ended: BTreeSet<String>,
+    /// When it began with what it executes, and how long one takes lately.
+    began: Option<Instant>,
+    takes: Option<Duration>,
     /// What its websocket told last: prompts that wait or run, ours or not.
     pub remaining: u64,
     pub free_vram: u64,
@@ -154,6 +163,8 @@ impl Machine {
             stopping: seen.stopping,
             prompts: BTreeSet::new(),
             ended: BTreeSet::new(),
+            began: None,
+            takes: None,
             remaining: 0,
             free_vram: 0,
             models: VecDeque::new(),
@@ -177,10 +188,29 @@ impl Machine {
         u32::try_from(self.remaining.max(ours)).unwrap_or(u32::MAX)
     }
 
+    /// So many prompts it may have, where one of usual length may have `depth`.
+    pub fn most(&self, depth: u32) -> u32 {
+        let quick = self.takes.is_some_and(|takes| takes < QUICK);
+        if quick {
+            depth.saturating_mul(MORE)
+        } else {
+            depth
+        }
+    }
+
+    /// It says that it has begun with a prompt.
+    pub fn has_begun(&mut self) {
+        self.began = Some(Instant::now());
+    }
+
     /// It says that a prompt has ended: the next one can be given to it, before anything else is known of this one.
     pub fn has_ended(&mut self, prompt_id: &str) {
-        if self.prompts.contains(prompt_id) {
-            self.ended.insert(prompt_id.to_owned());
+        if !self.prompts.contains(prompt_id) {
+            return;
+        }
+        self.ended.insert(prompt_id.to_owned());
+        if let Some(took) = self.began.take().map(|began| began.elapsed()) {
+            self.takes = Some(self.takes.map_or(took, |before| (before * 3 + took) / 4));
         }
     }
 
@@ -197,13 +227,14 @@ impl Machine {
     }
 
     /// For placement of a job that names these models.
-    pub fn candidate<'a>(&'a self, models: &[String]) -> Candidate<'a> {
+    pub fn candidate<'a>(&'a self, models: &[String], depth: u32) -> Candidate<'a> {
         let loaded = models.iter().filter(|model| self.models.contains(model));
         Candidate {
             name: &self.name,
             healthy: self.is_placeable(),
             draining: self.draining,
             depth: self.depth(),
+            most: self.most(depth),
             loaded: u32::try_from(loaded.count()).unwrap_or(u32::MAX),
             free_vram: self.free_vram,
             last_used: self.last_used,

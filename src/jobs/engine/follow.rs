@@ -31,7 +31,12 @@ impl Engine {
                     machine.remaining = remaining;
                 }
             }
-            Event::Started { prompt_id } => self.started(&prompt_id),
+            Event::Started { prompt_id } => {
+                if let Some(machine) = self.machine_of(link) {
+                    machine.has_begun();
+                }
+                self.started(&prompt_id);
+            }
             Event::Executing {
                 prompt_id: Some(prompt_id),
                 node,

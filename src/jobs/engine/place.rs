@@ -34,7 +34,9 @@ impl Engine {
         while !self.line.is_empty() && !self.rests() {
             let (live, machines, depth) = (&self.live, &self.machines, self.settings.depth);
             if machines.values().all(|machine| {
-                !machine.is_placeable() || machine.draining || machine.depth() >= depth
+                !machine.is_placeable()
+                    || machine.draining
+                    || machine.depth() >= machine.most(depth)
             }) {
                 return;
             }
@@ -42,13 +44,13 @@ impl Engine {
                 let live = live.get(id)?;
                 let candidates: Vec<Candidate<'_>> = machines
                     .values()
-                    .map(|machine| machine.candidate(&live.record.models))
+                    .map(|machine| machine.candidate(&live.record.models, depth))
                     .collect();
                 let wishes = Wishes {
                     not_on: &live.record.job.not_on,
                     avoid: &live.record.job.avoid,
                 };
-                placement::choose(&candidates, wishes, depth).map(|_| ())
+                placement::choose(&candidates, wishes).map(|_| ())
             };
             let Some((id, ())) = self.line.take(place) else {
                 return;
@@ -102,13 +104,13 @@ impl Engine {
         let candidates: Vec<Candidate<'_>> = self
             .machines
             .values()
-            .map(|machine| machine.candidate(&live.record.models))
+            .map(|machine| machine.candidate(&live.record.models, self.settings.depth))
             .collect();
         let wishes = Wishes {
             not_on: &job.not_on,
             avoid: &job.avoid,
         };
-        let Some(chosen) = placement::choose(&candidates, wishes, self.settings.depth) else {
+        let Some(chosen) = placement::choose(&candidates, wishes) else {
             return;
         };
         let name = chosen.name.to_owned();
