@@ -187,7 +187,16 @@ impl World for Fake {
                 },
             )
             .await;
-            if let Some((after, code)) = life.ends {
+            if let Some((Duration::ZERO, code)) = life.ends {
+                // Its end is there before anybody has looked at its beginning.
+                fake.state.lock().unwrap().alive.remove(&(id, generation));
+                let kind = RunEventKind::Exited {
+                    cause: ExitCause::Code(code),
+                    leftovers: false,
+                    stderr_tail: Vec::new(),
+                };
+                fake.tell(id, generation, kind).await;
+            } else if let Some((after, code)) = life.ends {
                 tokio::time::sleep(after).await;
                 fake.end(id, generation, ExitCause::Code(code));
             }
@@ -1470,4 +1479,22 @@ async fn only_workers_are_reloaded_without_a_gap() {
     }
     let most = rig.fake.state.lock().unwrap().most_alive.clone();
     assert!(most.values().all(|most| *most == 1), "{most:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_starts_what_crashes_at_once_is_answered_at_its_first_breath() {
+    // So many that restarts wait for their turn: at no moment are all of them up.
+    let names: Vec<String> = (0..150).map(|n| format!("app-{n}")).collect();
+    let lives: Vec<(&str, Life)> = names
+        .iter()
+        .map(|name| (name.as_str(), Life::ending(0, 1)))
+        .collect();
+    let rig = Rig::new(&lives);
+    let began = Instant::now();
+    for name in &names {
+        let conf = json!({"max_restarts": 1_000_000});
+        rig.prepare(name, conf).await.unwrap();
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

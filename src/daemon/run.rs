@@ -51,9 +51,23 @@ enum Until {
 #[derive(Debug)]
 struct Waiter {
     ids: Vec<PmId>,
+    /// Those that have not been up yet, or settled otherwise. What has been counts, though it may crash before the others are.
+    open: Vec<PmId>,
     /// `None`: it is answered at once.
     until: Option<Until>,
     reply: oneshot::Sender<Answer>,
+}
+
+impl Waiter {
+    fn new(ids: Vec<PmId>, until: Option<Until>, reply: oneshot::Sender<Answer>) -> Self {
+        let open = ids.clone();
+        Self {
+            ids,
+            open,
+            until,
+            reply,
+        }
+    }
 }
 
 /// The loop's state. Owner: itself.
@@ -199,8 +213,19 @@ impl<W: World> Daemon<W> {
                     }
                 }
                 self.drop_held_if_stopped(id);
+                self.note_if_up(id);
             }
             None => self.stale_events += 1,
+        }
+    }
+
+    /// Who waits for it to be up has waited for it, though it may crash before this batch is over.
+    fn note_if_up(&mut self, id: PmId) {
+        let instance = self.table.instances.get(&id);
+        if instance.is_some_and(|instance| instance.machine.start_settled()) {
+            for waiter in &mut self.waiters {
+                waiter.open.retain(|open| *open != id);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 impl<W: World> Daemon<W> {
     pub(super) fn command(&mut self, command: Command, reply: oneshot::Sender<Answer>) {
         match self.begin(command) {
-            Ok((ids, until)) => self.waiters.push(Waiter { ids, until, reply }),
+            Ok((ids, until)) => self.waiters.push(Waiter::new(ids, until, reply)),
             // Whoever asked may have gone.
             Err(error) => drop(reply.send(Err(error))),
         }

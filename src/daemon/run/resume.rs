@@ -205,7 +205,7 @@ impl<W: World> Daemon<W> {
             self.step(id, Event::Retire);
         }
         let (ids, until, reply) = (vec![id], Some(Until::Deleted), oneshot::channel().0);
-        self.waiters.push(Waiter { ids, until, reply });
+        self.waiters.push(Waiter::new(ids, until, reply));
     }
 
     fn adopt(&mut self, id: PmId, run: Run, told: Told) {

@@ -79,8 +79,15 @@ impl<W: World> Daemon<W> {
 
     fn answers(&mut self, changed: &mut BTreeSet<PmId>) -> Vec<(oneshot::Sender<Answer>, Answer)> {
         let mut answers = Vec::new();
-        for waiter in std::mem::take(&mut self.waiters) {
-            if waiter.ids.iter().all(|id| self.settled(*id, waiter.until)) {
+        for mut waiter in std::mem::take(&mut self.waiters) {
+            let until = waiter.until;
+            let done = if until == Some(Until::Up) {
+                waiter.open.retain(|id| !self.settled(*id, until));
+                waiter.open.is_empty()
+            } else {
+                waiter.ids.iter().all(|id| self.settled(*id, until))
+            };
+            if done {
                 answers.push(self.resolve(waiter, changed));
             } else {
                 self.waiters.push(waiter);

@@ -1,7 +1,7 @@
 //! `fornax worker --redis URL`: takes jobs for this machine from a stream of Redis, and reports what became of them.
 //!
 //! It is a program of its own beside the daemon, to which it speaks by port 9090 only: whatever kills one leaves the other. What
-//! it writes and reads in Redis is told in `docs/worker-contract.md`, and why in ADR 0013.
+//! it writes and reads in Redis is told in `docs/worker-contract.md`, and why in ADR 0014.
 
 /// A line of what the worker does, to standard output, which may have been closed.
 macro_rules! say {
