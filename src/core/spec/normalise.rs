@@ -118,6 +118,13 @@ fn name(conf: &mut Conf, ctx: &StartContext) -> Result<(), SpecIssue> {
         .about_an_absence());
     };
     let mut name = text(conf, "name").map_or_else(|| paths::default_name(&script), str::to_string);
+    if name.is_empty() {
+        return Err(SpecIssue::new(
+            "/script",
+            format!("`{script}` gives the app no name: it names no file"),
+            "name the file that is to run, or give the app a `name`",
+        ));
+    }
     if let (Some(Value::Bool(true)), Some(env)) = (conf.get("append_env_to_name"), &ctx.env_name) {
         name = format!("{name}-{env}");
     }
