@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take before the test fails. Long: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// How long a command may take: some make Python environments with the real pip.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(180);
 /// How often a condition is looked at.
 const PERIOD: Duration = Duration::from_millis(10);
 
@@ -349,14 +351,14 @@ fn finish(mut command: Command) -> Ran {
     };
     let out = reader(Box::new(child.stdout.take().unwrap()));
     let err = reader(Box::new(child.stderr.take().unwrap()));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + COMMAND_PATIENCE;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("{command:?} did not end within {PATIENCE:?}");
+            panic!("{command:?} did not end within {COMMAND_PATIENCE:?}");
         }
         std::thread::sleep(Duration::from_millis(2));
     };
