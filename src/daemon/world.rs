@@ -165,8 +165,14 @@ impl World for RealWorld {
             keeper: self.running.keeper.clone(),
         };
         if !check.is_needed() {
-            // At once, not when the loop has done with its turn.
-            self.tasks.spawn(runner::run(plan, running));
+            if self.records.is_some() {
+                // It is written down: at once, not when the loop has done with its turn.
+                self.tasks.spawn(runner::run(plan, running));
+            } else {
+                // Not before the table is: whoever comes after us must know of it.
+                self.tasks
+                    .spawn(async move { runner::run(plan, running).await });
+            }
             return;
         }
         self.tasks.spawn(async move {
