@@ -39,7 +39,7 @@ struct Inner {
     socket: OwnedFd,
     /// The parent of all apps.
     pid: u32,
-    /// Locks, not messages: both are taken for a map access, by the loop's tasks and by the threads that launch runs.
+    /// Locks, not messages: each is taken for a map access, by the loop's tasks and by the threads that launch runs.
     ends: Mutex<Ends>,
     held: Mutex<HashMap<Key, OwnedFd>>,
     child_ended: Notify,
@@ -184,14 +184,18 @@ impl Keeper {
         }
     }
 
+    /// A child has just been made: what was told of that number before was of another process. An end of its own that is
+    /// forgotten with it is asked for.
+    pub fn born(&self, pid: u32) {
+        if let Some(inner) = &self.inner {
+            lock(&inner.ends).told.retain(|(told, _)| *told != pid);
+        }
+    }
+
     /// What is known of a child's end is written down: the kernel may forget it.
     pub fn reap(&self, pid: u32) {
         match &self.inner {
-            Some(inner) => {
-                // The number may be another process's from now on.
-                lock(&inner.ends).told.retain(|(told, _)| *told != pid);
-                inner.tell(&Order::Reap(pid));
-            }
+            Some(inner) => inner.tell(&Order::Reap(pid)),
             None => drop(pidfd::reap(pid)),
         }
     }

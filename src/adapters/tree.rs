@@ -74,6 +74,9 @@ impl Roots {
 
     /// A spawn has ended, with a child or without.
     pub fn registered(&self, pid: Option<u32>) {
+        if let Some(pid) = pid {
+            self.keeper.born(pid);
+        }
         let mut state = self.state();
         state.spawning = state.spawning.saturating_sub(1);
         state.spawned += 1;
