@@ -94,6 +94,18 @@ fn an_instance_that_dies_costs_an_attempt_and_both_are_told() {
 }
 
 #[test]
+fn a_job_of_one_attempt_is_never_run_again() {
+    let machine = Machine::new(&["--seconds 3", "--seconds 3"], &[]);
+    let id = machine.submit(&json!({"workflow": graph(1), "limits": {"attempts": 1}}));
+    let running = machine.until(&id, &["running"]);
+    machine.shoot(running["attempts"][0]["instance"].as_str().unwrap());
+    let dead = machine.until(&id, &["dead"]);
+    assert_eq!(kinds(&dead), ["instance_lost"]);
+    let error = dead["error"].as_str().unwrap();
+    assert!(error.contains("attempt"), "{error}");
+}
+
+#[test]
 fn a_job_that_instances_die_of_is_dead_after_two_and_what_waited_there_is_not_blamed() {
     let machine = Machine::new(&["--seconds 0.5 --fault crash-during=1"], &[]);
     let poison = machine.submit(&job(graph(1)));

@@ -117,4 +117,15 @@ mod tests {
             assert_eq!(problem.to_string(), want);
         }
     }
+
+    proptest::proptest! {
+        /// serde_json without `float_roundtrip` is off in the last bit of some.
+        #[test]
+        fn a_number_is_the_nearest_one_in_both_of_our_readers(digits in "[1-9]\\.[0-9]{1,30}", exponent in -300..300) {
+            let text = format!("{digits}e{exponent}");
+            let nearest: f64 = text.parse().unwrap();
+            proptest::prop_assert_eq!(parse("f", &text).unwrap().0.as_f64(), Some(nearest));
+            proptest::prop_assert_eq!(serde_json::from_str::<f64>(&text).unwrap(), nearest);
+        }
+    }
 }

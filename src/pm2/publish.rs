@@ -1,7 +1,8 @@
 //! One listener of `pub.sock`: events and log lines, as PM2 writes them (spec 3.7). Slow ones lose the oldest, and are told.
 
 use super::amp;
-use crate::adapters::logs::{Batch, Filter, FollowItem};
+use crate::adapters::logs::{Batch, Filter, FollowItem, Follower};
+use crate::daemon::bus::BusEvent;
 use crate::daemon::crowd::Place;
 use crate::daemon::handle::Handle;
 use serde_json::{Value, json};
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 /// Topic of the notice that something was missed; PM2 has none.
@@ -45,33 +48,30 @@ pub(super) async fn connection(
             }
             message
         } else {
-            tokio::select! {
-                event = events.recv() => match event {
-                    Ok(event) => encode(&event.topic, &event.payload),
-                    Err(RecvError::Lagged(count)) => encode(MISSED, &json!({"events": count}).to_string()),
-                    Err(RecvError::Closed) => return Ok(()),
-                },
-                item = lines.recv() => match item {
-                    Some(FollowItem::Lines(batch)) => {
-                        pending = Some((batch, 0));
-                        continue;
-                    }
-                    Some(FollowItem::Missed(count)) => encode(MISSED, &json!({"lines": count}).to_string()),
-                    None => return Ok(()),
-                },
+            let came = tokio::select! {
+                // What has come goes first: a busy machine may show both at once.
+                biased;
+                came = next(&mut events, &mut lines, &mut reader, &mut ignored) => came?,
                 // What was on its way when the daemon's end began has been told.
                 () = idle(&handle) => return Ok(()),
-                // Reading tells when it has gone.
-                read = reader.read(&mut ignored) => match read? {
-                    0 => return Ok(()),
-                    length => {
-                        said += length;
-                        if said > CHATTER {
-                            return Err(io::Error::new(io::ErrorKind::InvalidData, "a listener talks"));
-                        }
-                        continue;
+            };
+            match came {
+                Came::Message(message) => message,
+                Came::Lines(batch) => {
+                    pending = Some((batch, 0));
+                    continue;
+                }
+                Came::Chatter(length) => {
+                    said += length;
+                    if said > CHATTER {
+                        return Err(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            "a listener talks",
+                        ));
                     }
-                },
+                    continue;
+                }
+                Came::End => return Ok(()),
             }
         };
         place.stalled(true);
@@ -80,6 +80,44 @@ pub(super) async fn connection(
         // In a flood there is always more; others' calls go in between.
         tokio::task::yield_now().await;
     }
+}
+
+/// What one wait brings.
+enum Came {
+    /// To be written as it is.
+    Message(Vec<u8>),
+    /// To be written bit by bit.
+    Lines(Arc<Batch>),
+    /// So many bytes from the listener, which nobody wants.
+    Chatter(usize),
+    /// One of both sides has gone.
+    End,
+}
+
+/// Waits for an event, for lines or for the listener. What is not taken stays where it is.
+async fn next(
+    events: &mut Receiver<BusEvent>,
+    lines: &mut Follower,
+    reader: &mut OwnedReadHalf,
+    ignored: &mut [u8],
+) -> io::Result<Came> {
+    Ok(tokio::select! {
+        event = events.recv() => match event {
+            Ok(event) => Came::Message(encode(&event.topic, &event.payload)),
+            Err(RecvError::Lagged(count)) => Came::Message(encode(MISSED, &json!({"events": count}).to_string())),
+            Err(RecvError::Closed) => Came::End,
+        },
+        item = lines.recv() => match item {
+            Some(FollowItem::Lines(batch)) => Came::Lines(batch),
+            Some(FollowItem::Missed(count)) => Came::Message(encode(MISSED, &json!({"lines": count}).to_string())),
+            None => Came::End,
+        },
+        // Reading tells when it has gone.
+        read = reader.read(ignored) => match read? {
+            0 => Came::End,
+            length => Came::Chatter(length),
+        },
+    })
 }
 
 /// Nothing more has come for a moment after the daemon's end has begun.

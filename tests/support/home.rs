@@ -8,6 +8,7 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the test fails. Long: the machine may be busy.
@@ -180,9 +181,11 @@ impl Home {
         finish(self.command(program, args))
     }
 
-    /// Starts it and comes back at once, with its output in files beside the home.
+    /// Starts it and comes back at once, with its output in a file of its own beside the home.
     pub fn spawn(&self, program: &Path, args: &[&str]) -> Running {
-        let out = self.dir.path().join("spawned.out");
+        static SPAWNED: AtomicU32 = AtomicU32::new(0);
+        let number = SPAWNED.fetch_add(1, Ordering::Relaxed);
+        let out = self.dir.path().join(format!("spawned-{number}.out"));
         let file = std::fs::File::create(&out).unwrap();
         let mut command = self.command(program, args);
         command.stdout(file.try_clone().unwrap()).stderr(file);

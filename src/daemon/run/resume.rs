@@ -47,11 +47,8 @@ impl<W: World> Daemon<W> {
         self.table = legacy.table;
         (self.epoch_ms, self.origin) = (legacy.epoch_ms, legacy.mono);
         let ids: Vec<PmId> = self.table.instances.keys().copied().collect();
-        let mut to_spawn = Vec::new();
         for id in &ids {
-            if self.resume_instance(*id, &legacy.found) {
-                to_spawn.push(*id);
-            }
+            self.resume_instance(*id, &legacy.found);
             self.resume_other(*id, &legacy.found);
             self.resume_deletion(*id);
             self.attend(*id);
@@ -64,30 +61,14 @@ impl<W: World> Daemon<W> {
         }
         self.world.adoption_done();
         self.dirty.extend(ids);
-        // Written first: a run that is launched at once must be found by whoever comes after us.
         self.remember_all();
-        let now = self.now();
-        for id in to_spawn {
-            let generation = self
-                .table
-                .instances
-                .get(&id)
-                .map(|instance| instance.machine.generation);
-            if let Some(generation) = generation
-                && self.may_spawn_now(id, generation, now)
-                && let Some(outcome) = self.spawn(id, now)
-            {
-                self.tell_spawn(id, outcome, now);
-            }
-        }
         self.settle();
     }
 
-    /// Whether a run of it is to be spawned.
-    fn resume_instance(&mut self, id: PmId, found: &HashMap<(PmId, Generation), u32>) -> bool {
+    fn resume_instance(&mut self, id: PmId, found: &HashMap<(PmId, Generation), u32>) {
         let now = self.now();
         let Some(instance) = self.table.instances.get_mut(&id) else {
-            return false;
+            return;
         };
         let generation = instance.machine.generation;
         let policy = instance.spec.policy.clone();
@@ -115,12 +96,15 @@ impl<W: World> Daemon<W> {
                 // It may have lived and died unseen: its successor is a run of its own.
                 None => {
                     instance.machine.generation = generation.next();
-                    return true;
+                    if self.may_spawn_now(id, generation.next(), now)
+                        && let Some(outcome) = self.spawn(id, now)
+                    {
+                        self.tell_spawn(id, outcome, now);
+                    }
                 }
             },
             State::Idle(_) | State::Waiting | State::Backoff { .. } | State::Failed(_) => {}
         }
-        false
     }
 
     fn resume_stop(&mut self, id: PmId, stopping: &Stopping, newborn: Option<u32>) {

@@ -98,6 +98,9 @@ impl Engine {
                 if let Some(machine) = self.machine_of(link) {
                     machine.has_ended(&prompt_id);
                 }
+                if let Some(live) = self.job_of(&prompt_id) {
+                    live.ended = live.looking;
+                }
                 self.look(&prompt_id);
             }
             Event::Preview {
@@ -222,6 +225,14 @@ impl Engine {
         });
     }
 
+    /// Looks for one that has ended while something else was under way: nothing more will be told of it.
+    pub(super) fn look_after_end(&mut self, prompt_id: &str) {
+        let live = self.job_of(prompt_id);
+        if live.is_some_and(|live| std::mem::take(&mut live.ended)) {
+            self.look(prompt_id);
+        }
+    }
+
     pub(super) fn found(&mut self, prompt_id: &str, found: Found) {
         let Some(live) = self.job_of(prompt_id) else {
             return;
@@ -234,9 +245,11 @@ impl Engine {
             Found::Running => {
                 live.nowhere = None;
                 self.started(prompt_id);
+                self.look_after_end(prompt_id);
             }
             Found::Waiting => {
                 (live.nowhere, live.taken) = (None, true);
+                self.look_after_end(prompt_id);
             }
             Found::Nowhere => {
                 // One that was just submitted by a daemon that died may still be on its way.

@@ -50,8 +50,10 @@ struct Live {
     heard: Instant,
     /// When it last got on: a step, a node, a place in the queue.
     moved: Instant,
-    /// A look for it, or a fetch, is under way.
+    /// A delivery, a look for it, or a fetch, is under way.
     looking: bool,
+    /// The instance told of its end while one was: it is looked for after that.
+    ended: bool,
     /// The instance has confirmed that it took it.
     taken: bool,
     /// It was nowhere to be found, since then.
@@ -78,6 +80,7 @@ impl Live {
             heard: now,
             moved: now,
             looking: false,
+            ended: false,
             taken: false,
             nowhere: None,
             giving_up: None,
@@ -106,7 +109,7 @@ impl Live {
     fn begin_attempt(&mut self) {
         let now = Instant::now();
         (self.since, self.heard, self.moved) = (now, now, now);
-        self.looking = false;
+        (self.looking, self.ended) = (false, false);
         self.taken = false;
         self.nowhere = None;
         self.giving_up = None;

@@ -264,7 +264,11 @@ impl Engine {
         live.taken = true;
         // Somebody has cancelled it meanwhile: now it can be taken back.
         if let Some((end, _)) = live.giving_up.take() {
-            self.take_back(id, end);
+            return self.take_back(id, end);
+        }
+        let prompt_id = live.attempt().map(|attempt| attempt.prompt_id.clone());
+        if let Some(prompt_id) = prompt_id {
+            self.look_after_end(&prompt_id);
         }
     }
 
