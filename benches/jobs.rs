@@ -389,7 +389,12 @@ fn chaos(machine: &mut Machine, jobs: usize, every: Duration) {
                 if at >= jobs {
                     return;
                 }
-                let body = json!({"workflow": graph(u32::try_from(at + 1).unwrap()), "idempotency_key": format!("job {at}")}).to_string();
+                let mut body = json!({"workflow": graph(u32::try_from(at + 1).unwrap()), "idempotency_key": format!("job {at}")});
+                // Every second one does not allow that it is run again.
+                if at % 2 == 1 {
+                    body["limits"] = json!({"attempts": 1});
+                }
+                let body = body.to_string();
                 // Asked again until it is accepted: the key makes that one job.
                 loop {
                     let to = address.lock().unwrap().clone();
@@ -447,7 +452,7 @@ fn chaos(machine: &mut Machine, jobs: usize, every: Duration) {
         BTreeMap::<String, usize>::new(),
         BTreeMap::<String, usize>::new(),
     );
-    let (mut completed, mut twice, mut told) = (0, 0, Vec::new());
+    let (mut completed, mut twice, mut forbidden, mut told) = (0, 0, 0, Vec::new());
     for job in &all {
         let state = job["state"].as_str().unwrap().to_owned();
         if let Some(key) = job["idempotency_key"].as_str() {
@@ -474,7 +479,13 @@ fn chaos(machine: &mut Machine, jobs: usize, every: Duration) {
             .filter(|attempt| kind(attempt) == "success")
             .count();
         assert!(successes <= 1, "told as done twice: {job:#}");
-        if ran.len() > 1 {
+        let number = job["idempotency_key"]
+            .as_str()
+            .and_then(|key| key.strip_prefix("job ")?.parse::<usize>().ok());
+        let allows = number.is_none_or(|number| number % 2 == 0);
+        if !allows {
+            forbidden += usize::from(attempts.len() > 1);
+        } else if ran.len() > 1 {
             twice += 1;
             let ends: Vec<String> = attempts.iter().map(&kind).collect();
             told.push(format!(
@@ -534,10 +545,14 @@ fn chaos(machine: &mut Machine, jobs: usize, every: Duration) {
     row("attempts, by how they ended", format!("{ends:?}"));
     row(
         "executions to the end (one for each job done)",
-        format!("{completed}, of {} jobs done", states["done"]),
+        format!(
+            "{completed}, of {} jobs done",
+            states.get("done").unwrap_or(&0)
+        ),
     );
+    row("begun twice, of those that do not allow it (0)", forbidden);
     row(
-        "executed to the end, and its instance killed before it had said so: run again",
+        "of those that allow it: executed to the end, and its instance killed before it had said so: run again",
         format!(
             "{twice}{}{}",
             if told.is_empty() { "" } else { ": " },
