@@ -514,13 +514,14 @@ pub fn arg(option: &Opt) -> Arg {
         One => arg
             .action(ArgAction::Set)
             .overrides_with(option.long)
-            .allow_negative_numbers(true),
+            // Whatever comes next is its value: `--node-args "--inspect"` (pm2 7.0.4).
+            .allow_hyphen_values(true),
         Optional(default) => arg
             .action(ArgAction::Set)
             .overrides_with(option.long)
             .num_args(0..=1)
             .default_missing_value(default),
-        Many => arg.action(ArgAction::Append),
+        Many => arg.action(ArgAction::Append).allow_hyphen_values(true),
         OptionalMany(default) => arg
             .action(ArgAction::Append)
             .num_args(0..=1)

@@ -198,6 +198,10 @@ fn misuse(error: &clap::Error, help: &str) -> ExitCode {
             "\n  error: unknown option `{}'\n",
             context(ContextKind::InvalidArg)
         ),
+        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => eprintln!(
+            "\n  error: option `{}' argument missing\n",
+            context(ContextKind::InvalidArg)
+        ),
         ErrorKind::MissingRequiredArgument => {
             let names = context(ContextKind::InvalidArg);
             // As PM2, one at a time.
