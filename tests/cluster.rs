@@ -64,6 +64,40 @@ fn until_logged(home: &Home, name: &str, ids: &[u32], words: &str) {
 }
 
 #[test]
+fn a_busy_worker_is_scheduled_in_batches_until_it_is_calm() {
+    if no_node() {
+        return;
+    }
+    let (home, port) = (Home::new(), free_ports(1));
+    // A path is how long it is to compute.
+    let script = home.app(
+        "busy.js",
+        "require('http').createServer((request, response) => {
+  const until = Date.now() + Number(request.url.slice(1));
+  while (Date.now() < until);
+  response.end(String(process.pid));
+}).listen(process.env.PORT);\n",
+    );
+    start(
+        &home,
+        &json!({"name": "web", "script": script, "instances": 2, "exec_mode": "cluster", "env": {"PORT": port.to_string()}}),
+    );
+    answered(port);
+    // policy (proc(5)): 0 as usual, 3 SCHED_BATCH.
+    let policy = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let after = stat.rsplit(')').next().unwrap();
+        after.split_whitespace().nth(38).unwrap().to_owned()
+    };
+    assert!(pids(&home, "web").into_iter().all(|pid| policy(pid) == "0"));
+    let busy = eventually("a worker is busy", || {
+        let (_, body) = support::home::get(&format!("127.0.0.1:{port}"), "/3000");
+        body.parse::<u32>().ok().filter(|pid| policy(*pid) == "3")
+    });
+    eventually("it is calm", || (policy(busy) == "0").then_some(()));
+}
+
+#[test]
 fn connections_go_to_the_workers_in_turn() {
     if no_node() {
         return;

@@ -1,7 +1,7 @@
 //! One run, from spawn to the last of its descendants: a task that tells the loop what it sees and decides nothing.
 
 use super::channel::{Channel, Incoming, Outgoing};
-use super::cluster::{ClusterFact, Registry, WorkerSeat};
+use super::cluster::{ClusterFact, Registry, WorkerSeat, watch_load};
 use super::ending::Ending;
 use super::event::{RunEvent, RunEventKind};
 use super::keeper::Keeper;
@@ -268,7 +268,16 @@ pub(super) async fn serve(
     let leftovers = if told == Told::Ended {
         true
     } else {
-        follow(&ctx, (id, generation), worker, &ending, channel, outbox).await;
+        let load = async {
+            match worker {
+                Some(_) => watch_load(handle.pid).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = follow(&ctx, (id, generation), worker, &ending, channel, outbox) => {}
+            never = load => match never {},
+        }
         if let Some(worker) = worker {
             ctx.cluster.leave(worker);
         }

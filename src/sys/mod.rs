@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod affinity;
+pub mod batch;
 pub mod cgroup;
 pub mod clock;
 pub mod fdpass;

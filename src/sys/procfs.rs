@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::time::Duration;
 
 /// More than /proc/vmstat has on any kernel so far (4 kB on 6.18); a longer one is read too, only slower.
 const VMSTAT_BYTES: usize = 16 << 10;
@@ -69,6 +70,25 @@ pub fn stat(pid: u32) -> Option<ProcStat> {
     let mut buffer = [0_u8; 1024];
     let length = file.read(&mut buffer).ok()?;
     parse_stat(&buffer[..length])
+}
+
+/// What a process's main thread has had of the processors since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadTimes {
+    /// It ran.
+    pub ran: Duration,
+    /// It could have run, and waited for a processor.
+    pub waited: Duration,
+}
+
+/// Of this process. None if there is no such process, or the kernel does not count that (CONFIG_SCHED_INFO).
+pub fn main_thread_times(pid: u32) -> Option<ThreadTimes> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    let mut fields = text.split_whitespace().map(|field| field.parse().ok());
+    let mut next = || fields.next().flatten().map(Duration::from_nanos);
+    let (ran, waited) = (next()?, next()?);
+    // Where nothing is counted all are 0, and nobody has run for no time at all.
+    (!ran.is_zero()).then_some(ThreadTimes { ran, waited })
 }
 
 /// Every process that can be seen.

@@ -3,6 +3,7 @@
 
 mod accept;
 mod bind;
+mod busy;
 mod keep;
 mod legacy;
 mod listener;
@@ -10,6 +11,7 @@ mod preload;
 mod query;
 mod registry;
 
+pub use busy::watch as watch_load;
 pub use legacy::ListenerState;
 pub use preload::as_worker;
 pub use query::ClusterFact;
