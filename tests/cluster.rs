@@ -346,6 +346,8 @@ fn a_reload_to_a_broken_script_keeps_the_old_workers() {
         return;
     }
     let (home, port) = serving(2, json!({}));
+    // Both have read the script that works.
+    until_logged(&home, "web", &[0, 1], "listens");
     let before = pids(&home, "web");
     home.app(
         "web.js",

@@ -5,8 +5,10 @@
 mod support;
 
 use fornax::pm2::client::Client;
+use fornax::sys::procfs;
 use serde_json::{Value, json};
-use support::home::{Home, eventually, kill, lives};
+use std::time::Instant;
+use support::home::{Home, PATIENCE, eventually, kill, lives};
 use support::successor::*;
 
 fn busy_home() -> Home {
@@ -165,6 +167,53 @@ fn what_ends_while_no_daemon_is_there_is_told_with_its_code() {
         home.read("pm2.log").matches("exited with code [7]").count(),
         2
     );
+}
+
+/// Its children that lead a session: roots of runs, and what is about to be one.
+fn born(keeper: u32) -> Vec<u32> {
+    let told = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+    let pids = told.unwrap_or_default();
+    let pids = pids.split_whitespace().map(|pid| pid.parse().unwrap());
+    pids.filter(|pid| procfs::stat(*pid).is_some_and(|stat| stat.session == *pid))
+        .collect()
+}
+
+#[test]
+fn a_run_that_is_born_as_its_daemon_is_killed_stays_the_only_one() {
+    let home = Home::new();
+    let script = home.app(
+        "calm.sh",
+        "#!/bin/bash\ntrap 'exit 0' INT\nwhile true; do sleep 0.05; done\n",
+    );
+    home.run(&["start", &script]).ok();
+    let keeper = keeper_pid(&home);
+    for round in 0..10 {
+        let (daemon, before) = (home.daemon_pid().unwrap(), born(keeper));
+        let mut restart = home.spawn(home.program(), &["restart", "calm"]);
+        let deadline = Instant::now() + PATIENCE;
+        // No pause between looks: the daemon is to have no time to hear of it.
+        while born(keeper).iter().all(|pid| before.contains(pid)) {
+            assert!(Instant::now() < deadline, "round {round}: nothing is born");
+        }
+        kill(daemon, 9);
+        restart.child.wait().unwrap();
+        until_another(&home, daemon);
+        home.until_status("calm", "online");
+        let runs = || {
+            let is_one = |pid: &u32| {
+                let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+                words.is_ok_and(|words| words.contains("bash") && words.contains("calm.sh"))
+            };
+            home.processes()
+                .into_iter()
+                .filter(is_one)
+                .collect::<Vec<u32>>()
+        };
+        eventually(
+            &format!("round {round}: it runs once, as it is listed"),
+            || (runs() == [home.pid("calm")]).then_some(()),
+        );
+    }
 }
 
 #[test]

@@ -48,7 +48,11 @@ pub fn adopt(
 ) -> impl Future<Output = ()> + use<> {
     let mut take = |held| inherited.remove(&Key::run(held, plan.id, plan.generation));
     let (input, channel) = (take(Held::Input), take(Held::Channel));
-    let plan = attach(plan, &ctx, inherited);
+    let mut plan = attach(plan, &ctx, inherited);
+    // What was written is of the run before.
+    if plan.told == Told::Nothing {
+        plan.facts = RunFacts::of_newborn(plan.pid);
+    }
     ctx.roots.adopt(plan.pid);
     let marker = ctx.marker(plan.id, plan.generation);
     let tree = Tree::adopted(plan.pid, &plan.facts, marker, Arc::clone(&ctx.roots));

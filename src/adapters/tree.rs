@@ -200,6 +200,17 @@ pub struct RunFacts {
     pub oom_kills: Option<u64>,
 }
 
+impl RunFacts {
+    /// Of a run whose daemon ended before it could write any of them: as they are seen now.
+    pub fn of_newborn(root: u32) -> Self {
+        Self {
+            start_time: procfs::stat(root).map(|stat| stat.start_time),
+            cgroup: Cgroup::of(root).map(|cgroup| cgroup.path().to_owned()),
+            oom_kills: procfs::oom_kills(),
+        }
+    }
+}
+
 /// The processes of one run.
 #[derive(Debug)]
 pub struct Tree {

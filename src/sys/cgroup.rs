@@ -95,6 +95,23 @@ impl Cgroup {
         Self { path }
     }
 
+    /// The one, made by a daemon of ours, that a process is in.
+    pub fn of(pid: u32) -> Option<Self> {
+        let path = path_of(&pid.to_string())?;
+        let named = |path: &Path, prefix: &str| {
+            let name = path.file_name()?.to_str()?;
+            name.strip_prefix(prefix)?.parse::<u64>().ok()
+        };
+        let is_run = |path: &&Path| {
+            let parent = path.parent();
+            named(path, "run-").is_some()
+                && parent.is_some_and(|parent| named(parent, "fornax-").is_some())
+        };
+        // An app may have made cgroups of its own in it.
+        let run = path.ancestors().find(is_run)?;
+        Some(Self::at(run.to_owned()))
+    }
+
     /// Its folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -180,8 +197,13 @@ fn sweep(base: &Path) {
     }
 }
 
-/// Where our own cgroup is mounted: the v2 mount of /proc/self/mountinfo with the `0::` path of /proc/self/cgroup.
+/// Where our own cgroup is.
 fn own_path() -> Option<PathBuf> {
+    path_of("self")
+}
+
+/// Where a process's cgroup is mounted: the v2 mount of /proc/self/mountinfo with the `0::` path of its `cgroup` file.
+fn path_of(process: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let mount = mounts.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
@@ -189,7 +211,7 @@ fn own_path() -> Option<PathBuf> {
             .starts_with("cgroup2 ")
             .then(|| left.split(' ').nth(4).map(PathBuf::from))?
     })?;
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
     let relative = own
         .lines()
         .find_map(|line| line.strip_prefix("0::/"))?

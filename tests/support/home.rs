@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the test fails. Long: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(45);
+pub const PATIENCE: Duration = Duration::from_secs(45);
 /// How long a command may take: some make Python environments with the real pip.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(180);
 /// How often a condition is looked at.
