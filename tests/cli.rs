@@ -464,6 +464,68 @@ fn it_is_what_it_is_called() {
 }
 
 #[test]
+fn log_files_are_there_from_the_start_on() {
+    let home = Home::new();
+    home.run(&["start", "sleep", "--name", "quiet", "--", "1000"])
+        .ok();
+    for log in ["quiet-out.log", "quiet-error.log"] {
+        eventually(log, || {
+            home.root().join("logs").join(log).is_file().then_some(())
+        });
+    }
+    home.run(&["logs", "quiet", "--nostream", "--json"])
+        .ok()
+        .says("quiet-error.log last 15 lines");
+}
+
+#[test]
+fn a_program_in_the_background_of_a_script_ends_on_sigint() {
+    let home = Home::new();
+    let app = home.app(
+        "talk.sh",
+        "#!/bin/bash\nwhile echo talk; do sleep 0.05; done\n",
+    );
+    home.run(&["start", &app]).ok();
+    let line = format!("trap '' INT; exec {} logs --raw", home.program().display());
+    let mut logs = home.spawn(std::path::Path::new("/bin/bash"), &["-c", &line]);
+    eventually("lines come", || {
+        logs.output().contains("talk").then_some(())
+    });
+    support::home::kill(logs.child.id(), 2);
+    eventually("it has ended", || logs.child.try_wait().unwrap());
+}
+
+#[test]
+fn an_app_runs_as_the_user_that_start_and_restart_name() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("NOT TESTED: only root may start an app as another user");
+        return;
+    }
+    let home = Home::new();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid;
+    let runs_as_nobody = |name: &str| {
+        eventually("it is nobody's", || {
+            use std::os::unix::fs::MetadataExt;
+            let proc = std::fs::metadata(format!("/proc/{}", home.pid(name))).ok()?;
+            (proc.uid() == nobody.as_raw()).then_some(())
+        });
+        assert_eq!(home.item(name)["pm2_env"]["uid"], nobody.as_raw());
+    };
+    let start = |name, user: &[&str]| {
+        let words = ["start", "sleep", "--name", name, "--cwd", "/"];
+        home.run(&[&words[..], user, &["--", "1000"]].concat())
+    };
+    start("at-start", &["--user", "nobody"]).ok();
+    runs_as_nobody("at-start");
+    start("later", &[]).ok();
+    home.run(&["restart", "later", "--user", "nobody"]).ok();
+    runs_as_nobody("later");
+    start("never", &["-u", "nosuch"]).fails("User nosuch cannot be found");
+    home.run(&["restart", "later", "--user", "nosuch"])
+        .fails("User nosuch cannot be found");
+}
+
+#[test]
 fn a_reset_sets_the_counter_to_zero_and_restarts_count() {
     let home = Home::new();
     let app = home.app("a.sh", LOOP);

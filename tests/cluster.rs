@@ -98,6 +98,32 @@ fn a_busy_worker_is_scheduled_in_batches_until_it_is_calm() {
 }
 
 #[test]
+fn a_worker_and_its_children_see_nothing_of_what_it_loads_first() {
+    if no_node() {
+        return;
+    }
+    let home = Home::new();
+    let script = home.app(
+        "seen.js",
+        "const { Worker } = require('worker_threads');
+const told = JSON.stringify(process.execArgv);
+if (process.argv[2] === 'child') { console.log('child', told); process.exit(); }
+console.log('worker', told);
+new Worker(`console.log('thread', JSON.stringify(process.execArgv))`, { eval: true });
+require('child_process').fork(__filename, ['child'], { env: {} });
+setInterval(() => {}, 1000);\n",
+    );
+    start(
+        &home,
+        &json!({"name": "seen", "script": script, "instances": 1, "exec_mode": "cluster"}),
+    );
+    let log = "logs/seen-out-0.log";
+    for who in ["worker", "thread", "child"] {
+        home.until_file_has(log, &format!("{who} []"));
+    }
+}
+
+#[test]
 fn connections_go_to_the_workers_in_turn() {
     if no_node() {
         return;

@@ -4,9 +4,9 @@
 
 use fornax::adapters::cluster::ClusterFact;
 use fornax::adapters::event::{RunEvent, RunEventKind};
+use fornax::adapters::facts::RunFacts;
 use fornax::adapters::plan::RunPlan;
 use fornax::adapters::probes::ProbePlan;
-use fornax::adapters::tree::RunFacts;
 use fornax::core::exit::ExitCause;
 use fornax::core::ids::{Generation, PmId};
 use fornax::core::probe::Verdict;

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used)] // the rig around the tests fails a test by panicking, too
 
 use fornax::adapters::event::{RunEvent, RunEventKind};
+use fornax::adapters::facts::RunFacts;
 use fornax::adapters::logs::{LogOptions, LogPlane, RunLogs};
 use fornax::adapters::plan::RunPlan;
 use fornax::adapters::probes::ProbePlan;
 use fornax::adapters::sampler::Usage;
-use fornax::adapters::tree::RunFacts;
 use fornax::core::exit::ExitCause;
 use fornax::core::ids::{Generation, PmId};
 use fornax::core::probe::Verdict;

@@ -137,6 +137,16 @@ const LINES: &[&str] = &[
     "stop last -s",
     "restart last --silent",
     "delete last",
+    "start web.sh --name val --interpreter-args -e --kill-timeout 900",
+    "start web.sh --name -odd",
+    "start web.sh --name",
+    "restart val --max-memory-restart 200M --min-uptime 2s",
+    "restart val --user nosuch",
+    "start web.sh --name who --user nosuch",
+    "reload val",
+    "start apps.json --only one --env production",
+    "logs val --nostream --lines 1 --json",
+    "delete all",
 ];
 
 /// Lines whose words are ours on purpose, and why; their exit codes are PM2's all the same.
@@ -150,6 +160,8 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("save extra", "another help"),
     ("flush", "each instance has a file of its own"),
     ("ecosystem simple", "another example"),
+    ("restart val --user nosuch", "no stack"),
+    ("start web.sh --name who --user nosuch", "once, not twice"),
 ];
 
 /// Lines that end otherwise on purpose, and why.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::raw_rpc::Raw;
 use support::{Home, eventually};
 
-const LOOP: &str = "#!/bin/bash\nwhile read -r line; do echo \"got $line\"; done < /dev/stdin\nwhile true; do sleep 0.05; done\n";
+const LOOP: &str = "#!/bin/bash\nwhile read -r line; do echo \"got $line\"; done\nwhile true; do sleep 0.05; done\n";
 
 /// What a table shows of an instance is in its brief form as in the whole, and what it does not show is not there.
 fn assert_brief(brief: &Value, whole: &Value) {

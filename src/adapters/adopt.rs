@@ -3,10 +3,11 @@
 use super::channel::Channel;
 use super::cluster::WorkerSeat;
 use super::ending::Ending;
+use super::facts::RunFacts;
 use super::keeper::Inheritance;
 use super::logs::{LogConfig, RunLogs};
 use super::runner::{self, CHANNEL_QUEUE, Launched, RunHandle, Running, Told};
-use super::tree::{RunFacts, Tree};
+use super::tree::Tree;
 use crate::core::cluster::Sched;
 use crate::core::ids::{Generation, PmId};
 use crate::core::keeping::{Held, Key};

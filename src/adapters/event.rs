@@ -1,7 +1,7 @@
 //! What the adapters tell the daemon's loop.
 
 use super::cluster::ClusterFact;
-use super::tree::RunFacts;
+use super::facts::RunFacts;
 use crate::core::exit::ExitCause;
 use crate::core::ids::{Generation, PmId};
 use crate::core::probe::Verdict;

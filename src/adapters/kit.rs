@@ -30,7 +30,7 @@ impl Kit {
     fn make() -> Result<Self, NoKit> {
         let failed = |what| move |source| NoKit { what, source };
         Ok(Self {
-            input: fds::input_pipe().map_err(failed("pipe"))?,
+            input: fds::input_pair().map_err(failed("socket pair"))?,
             output: fds::output_pipe().map_err(failed("pipe"))?,
             errors: fds::output_pipe().map_err(failed("pipe"))?,
             channel: fds::channel_pair().map_err(failed("socket pair"))?,

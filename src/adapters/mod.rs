@@ -5,6 +5,7 @@ pub mod channel;
 pub mod cluster;
 mod ending;
 pub mod event;
+pub mod facts;
 pub mod host;
 pub mod keeper;
 pub mod kit;

@@ -3,16 +3,15 @@
 //! Where cgroup v2 is writable, membership is exact. Elsewhere a process belongs to a run if it descends from its root,
 //! shares the root's session, or was orphaned to us (we are a subreaper) with the run's marker in its environment.
 
+use super::facts::RunFacts;
 use super::keeper::Keeper;
 use crate::core::signal::Signal;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::{pidfd, procfs};
 use procfs::ProcStat;
-use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::{Child, Command, Output};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -183,31 +182,6 @@ impl Roots {
     fn state(&self) -> MutexGuard<'_, RootsState> {
         // A set of pids is whole after any panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What makes a run known again to a daemon that did not spawn it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunFacts {
-    /// The start time of its root process, in clock ticks since boot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_time: Option<u64>,
-    /// The folder of its cgroup.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<PathBuf>,
-    /// The kernel's count of out-of-memory kills when it began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oom_kills: Option<u64>,
-}
-
-impl RunFacts {
-    /// Of a run whose daemon ended before it could write any of them: as they are seen now.
-    pub fn of_newborn(root: u32) -> Self {
-        Self {
-            start_time: procfs::stat(root).map(|stat| stat.start_time),
-            cgroup: Cgroup::of(root).map(|cgroup| cgroup.path().to_owned()),
-            oom_kills: procfs::oom_kills(),
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::runtime;
 use super::session::{Output, Session, Told, print};
 use super::startup;
 use crate::core::spec::home::Home;
+use crate::sys::signals;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ impl Program {
 
 /// Runs a command line, its program's name first.
 pub fn run(args: &[String]) -> ExitCode {
+    // As Node does at its start.
+    signals::may_interrupt();
     let program = Program::of(args.first().map_or("", String::as_str));
     // What follows `--` belongs to the app, whatever it looks like.
     let split = args
@@ -198,10 +201,20 @@ fn misuse(error: &clap::Error, help: &str) -> ExitCode {
             "\n  error: unknown option `{}'\n",
             context(ContextKind::InvalidArg)
         ),
-        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => eprintln!(
-            "\n  error: option `{}' argument missing\n",
-            context(ContextKind::InvalidArg)
-        ),
+        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
+            let written = context(ContextKind::InvalidArg);
+            let long = written
+                .trim_start_matches('-')
+                .split(' ')
+                .next()
+                .unwrap_or_default();
+            let letter = options::GLOBAL
+                .iter()
+                .find(|option| option.long == long)
+                .and_then(|option| option.short)
+                .map_or_else(String::new, |letter| format!("-{letter} "));
+            eprintln!("\n  error: option `{letter}{written}' argument missing\n");
+        }
         ErrorKind::MissingRequiredArgument => {
             let names = context(ContextKind::InvalidArg);
             // As PM2, one at a time.

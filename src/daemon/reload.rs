@@ -2,7 +2,7 @@
 
 use super::snapshot::Axm;
 use super::table::{Instance, Table};
-use crate::adapters::tree::RunFacts;
+use crate::adapters::facts::RunFacts;
 use crate::core::instance::Machine;
 use crate::core::spec::app::{AppSpec, Defaults, SpecError};
 use crate::core::spec::conf::Conf;

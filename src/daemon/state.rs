@@ -6,7 +6,7 @@
 use super::reload::{Reload, ReloadState};
 use super::snapshot::Axm;
 use super::table::{Instance, Now, Table};
-use crate::adapters::tree::RunFacts;
+use crate::adapters::facts::RunFacts;
 use crate::core::exit::LastExit;
 use crate::core::ids::{Generation, PmId};
 use crate::core::instance::Machine;

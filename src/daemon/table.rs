@@ -4,7 +4,7 @@ use super::health;
 use super::reload::Reload;
 use super::snapshot::{Axm, InstanceView};
 use super::upkeep::Upkeep;
-use crate::adapters::tree::RunFacts;
+use crate::adapters::facts::RunFacts;
 use crate::core::exit::{ExitCause, LastExit};
 use crate::core::ids::{Generation, PmId};
 use crate::core::instance::{IdleReason, Machine, State};

@@ -19,11 +19,11 @@ pub fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, both.map_or(write, OwnedFd::from)))
 }
 
-/// A pipe whose reading end blocks, as a child expects of its standard input, and whose writing end does not: `(read, write)`.
-pub fn input_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    set_nonblocking(&write)?;
-    Ok((read, write))
+/// What a child's standard input is: `(its, ours)`. Its end blocks, as it expects, and ours does not. A socket, as Node makes it, and
+/// no pipe: bash that finds one there reads `~/.bashrc` first, and apps of PM2 rely on what it sets.
+pub fn input_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = channel_pair()?;
+    Ok((theirs, ours))
 }
 
 /// A stream socket pair for Node's IPC channel: ours is non-blocking, the child's is as Node makes it: `(ours, theirs)`.

@@ -22,5 +22,6 @@ pub mod private;
 pub mod procfs;
 pub mod program;
 pub mod shm;
+pub mod signals;
 pub mod spawn;
 pub mod versions;

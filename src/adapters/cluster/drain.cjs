@@ -8,6 +8,10 @@ const QUIET_MS = 250;
 /** Milliseconds that the process waits for its signal once its servers are closed, so that its handlers run. */
 const WAIT_MS = 10_000;
 
+// Children, worker threads and snapshots are made with these arguments, and are none of ours.
+const at = process.execArgv.indexOf(__filename);
+if (at > 0) process.execArgv.splice(at - 1, 2);
+
 if (process.channel) {
   process.prependListener('internalMessage', function leave(message) {
     if (!message || message.cmd !== 'NODE_CLUSTER' || message.act !== 'disconnect') return;

@@ -131,12 +131,17 @@ impl Link {
         )))
     }
 
-    /// When it was last written, in milliseconds since the Unix epoch; `None` if the system does not tell.
-    pub fn modified_ms(&self) -> Option<u64> {
+    /// Nothing was written later, in milliseconds since the Unix epoch; `None` if the system does not tell. The kernel stamps files with
+    /// the time of its last tick.
+    pub fn written_by_ms(&self) -> Option<u64> {
         let meta = self.file.metadata().ok()?;
-        u64::try_from(meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000).ok()
+        let stamp = u64::try_from(meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000).ok()?;
+        Some(stamp + LONGEST_TICK_MS)
     }
 }
+
+/// Between two ticks of the slowest kernel (CONFIG_HZ=100), in milliseconds.
+const LONGEST_TICK_MS: u64 = 10;
 
 /// A regular file and its length; anything else, or an error, is no file to us.
 fn open_regular(path: &Path) -> Option<(File, u64)> {

@@ -89,6 +89,22 @@ fn identity_of(path: &Path) -> Option<(u64, u64)> {
     FilePrint::of(path).map(|print| print.identity)
 }
 
+/// Makes an empty file, so that whoever looks for an app's logs finds them from its start on (pm2 7.0.4). What is there already is not
+/// even opened, and what goes wrong is told when there is something to write.
+pub fn make_if_absent(path: &Path) {
+    let make = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o644).open(path)
+    };
+    if make().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        && path
+            .parent()
+            .is_some_and(|folder| fs::create_dir_all(folder).is_ok())
+    {
+        drop(make());
+    }
+}
+
 impl LogFile {
     /// Opens `path` for appending, with its folders; ends a last line that an earlier writer left open.
     pub fn open(path: &Path) -> io::Result<Self> {

@@ -1,5 +1,6 @@
 //! The table of sinks: one owner a path, however many streams write there, and which stream writes where.
 
+use super::disk;
 use super::format::Moment;
 use super::journal::Book;
 use super::shown::Piece;
@@ -52,6 +53,9 @@ impl Sinks {
                 .copied()
                 .filter(|id| self.sinks.get(id).is_some_and(|s| s.path.is_none())),
         };
+        if let Some(path) = path {
+            disk::make_if_absent(path);
+        }
         let id = known.unwrap_or_else(|| {
             let mut sink = Sink::new(path.map(Path::to_owned), now);
             sink.seat = book.seat_sink(path);

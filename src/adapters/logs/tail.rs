@@ -146,7 +146,7 @@ impl Search<'_> {
         );
         let mut left = marks.len();
         let mut seq = chain.ends(link.no);
-        let mut newest_ms = link.modified_ms();
+        let mut newest_ms = link.written_by_ms();
         while let Some(line) = back
             .previous(LINE_BYTES)
             .inspect_err(|_| self.complete = false)?
@@ -175,7 +175,7 @@ impl Search<'_> {
 
     /// A compressed file is read from its beginning; the last matching lines are kept.
     fn zipped(&mut self, chain: &Chain, link: &Link) -> io::Result<()> {
-        if self.is_too_old(link.modified_ms()) {
+        if self.is_too_old(link.written_by_ms()) {
             return Ok(());
         }
         let marks = chain.marks_of(link.no);
@@ -200,10 +200,10 @@ impl Search<'_> {
             offset += length as u64;
             let bare = text.strip_suffix(b"\n").unwrap_or(&text);
             let bare = &bare[..bare.len().min(LINE_BYTES)];
-            let until = marks
-                .get(next)
-                .map(|mark| mark.at_ms)
-                .or_else(|| link.modified_ms().filter(|_| self.query.since_ms.is_some()));
+            let until = marks.get(next).map(|mark| mark.at_ms).or_else(|| {
+                link.written_by_ms()
+                    .filter(|_| self.query.since_ms.is_some())
+            });
             let whole = if length > text.len() {
                 length - 1
             } else {

@@ -7,11 +7,11 @@ use crate::cli::render::ProcRow;
 use crate::cli::render::logs::Mode;
 use crate::cli::session::{Session, Told};
 use crate::cli::start_context;
-use crate::config;
+use crate::config::{self, SystemHost};
 use crate::core::ids::PmId;
 use crate::core::select::{Candidate, Target};
 use crate::core::spec::context::Origin;
-use crate::core::spec::raw;
+use crate::core::spec::{normalise, raw};
 use anyhow::bail;
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
@@ -79,7 +79,10 @@ pub fn run(
             one(session, matches, action, target, rest, false)?;
         }
     }
-    list::after_action(session, matches)?;
+    // PM2 shows none after a reload.
+    if action != Action::Reload {
+        list::after_action(session, matches)?;
+    }
     if options::flag(matches, "attach") {
         logs::follow_all(session, Mode::Prefixed)?;
     }
@@ -214,8 +217,12 @@ fn restart_env(
     if given.is_empty() && taken.is_empty() {
         return Ok(Value::Object(env));
     }
-    match raw::canonical(&given) {
-        Ok(mut keys) => {
+    let context = start_context::gather(session, matches, Origin::Script, rest)?;
+    match normalise::changes(&given, &context, &SystemHost) {
+        Ok((mut keys, home)) => {
+            if let Some(home) = home {
+                env.insert("HOME".to_owned(), Value::from(home));
+            }
             start::tell_cron(session, &keys);
             if let Err(error) = crate::core::spec::app::cron(keys.get("cron_restart")) {
                 session

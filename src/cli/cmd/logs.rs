@@ -19,7 +19,10 @@ use std::time::SystemTime;
 const TAIL_BYTES: u64 = 8 << 20;
 
 /// Which lines are wanted.
+#[derive(Default)]
 struct Wanted {
+    /// These instances only.
+    ids: Option<Vec<u32>>,
     word: Option<String>,
     pattern: Option<Regex>,
     out: bool,
@@ -28,6 +31,9 @@ struct Wanted {
 
 impl Wanted {
     fn takes(&self, id: &str, name: &str, namespace: &str) -> bool {
+        if let Some(ids) = &self.ids {
+            return id.parse().is_ok_and(|id| ids.contains(&id));
+        }
         match (&self.pattern, self.word.as_deref()) {
             (Some(pattern), _) => pattern.is_match(name),
             (None, None | Some("all")) => true,
@@ -36,7 +42,8 @@ impl Wanted {
     }
 
     fn everything(&self) -> bool {
-        self.pattern.is_none() && matches!(self.word.as_deref(), None | Some("all"))
+        let all = matches!(self.word.as_deref(), None | Some("all"));
+        self.pattern.is_none() && self.ids.is_none() && all
     }
 }
 
@@ -59,6 +66,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
         out: options::flag(matches, "out"),
         err: options::flag(matches, "err"),
         word,
+        ids: None,
     };
     let mode = match (
         options::flag(matches, "json"),
@@ -85,7 +93,8 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     } else {
         Some(BusClient::connect(&session.home.pub_socket())?)
     };
-    if count > 0 && !matches!(mode, Mode::Json | Mode::Format) {
+    // Lines of a file have lost what those forms tell of them: they are shown only where nothing else is (pm2 7.0.4).
+    if count > 0 && (nostream || !matches!(mode, Mode::Json | Mode::Format)) {
         let rows = session.rows()?;
         tail(session, &rows, &wanted, count, mode);
     }
@@ -98,18 +107,30 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     follow(session, bus, &wanted, &mut stream)
 }
 
-/// Everything, from now on: what `start --attach` shows, and programs that stay in the foreground.
+/// Everything, from now on: what `restart --attach` shows, and programs that stay in the foreground.
 pub fn follow_all(session: &mut Session, mode: Mode) -> anyhow::Result<()> {
+    follow_wanted(session, &Wanted::default(), mode)
+}
+
+/// These instances, from now on: what `start --attach` shows of the apps that it has started.
+pub fn follow_started(session: &mut Session, ids: Vec<u32>) -> anyhow::Result<()> {
+    let told: Vec<String> = ids.iter().map(u32::to_string).collect();
+    session.output.line(&format!(
+        "[PM2][INFO] Log streaming apps id: {}, exit with Ctrl-C",
+        told.join(" ")
+    ));
+    let wanted = Wanted {
+        ids: Some(ids),
+        ..Wanted::default()
+    };
+    follow_wanted(session, &wanted, Mode::Prefixed)
+}
+
+fn follow_wanted(session: &mut Session, wanted: &Wanted, mode: Mode) -> anyhow::Result<()> {
     session.daemon(true)?;
     let bus = BusClient::connect(&session.home.pub_socket())?;
-    let wanted = Wanted {
-        word: None,
-        pattern: None,
-        out: false,
-        err: false,
-    };
     let mut stream = Stream::new(mode, session.output.colour, localtime::text);
-    follow(session, bus, &wanted, &mut stream)
+    follow(session, bus, wanted, &mut stream)
 }
 
 /// The last lines of each file, the file that was written last coming last.

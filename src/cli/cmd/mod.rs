@@ -11,6 +11,7 @@ pub mod list;
 pub mod logs;
 mod read;
 pub mod report;
+mod restart_env;
 pub mod scale;
 pub mod serve;
 pub mod show;

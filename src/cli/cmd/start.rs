@@ -1,10 +1,10 @@
 //! `start`: a script, a program, a shell command, a file, or something that is known already (pm2 7.0.4, spec 6.5).
 
 use super::act::{self, Action};
+use super::restart_env::{merged_env, own_env, without_env};
 use super::{carry, list, logs, template};
 use crate::cli::options;
 use crate::cli::render::ProcRow;
-use crate::cli::render::logs::Mode;
 use crate::cli::session::{Session, Told};
 use crate::cli::start_context;
 use crate::config::{self, Ecosystem, SystemHost};
@@ -23,12 +23,23 @@ pub use super::read::load;
 
 /// Runs `start` on its targets, and prints the list.
 pub fn run(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> anyhow::Result<()> {
+    let attached = options::flag(matches, "attach");
+    let before = if attached { runs(session)? } else { Vec::new() };
     targets(session, matches, rest)?;
     list::after_action(session, matches)?;
-    if options::flag(matches, "attach") {
-        logs::follow_all(session, Mode::Prefixed)?;
+    if attached {
+        let started = runs(session)?
+            .into_iter()
+            .filter(|run| !before.contains(run));
+        logs::follow_started(session, started.map(|(id, _)| id).collect())?;
     }
     Ok(())
+}
+
+/// Every instance, with its last start.
+fn runs(session: &mut Session) -> anyhow::Result<Vec<(u32, Option<u64>)>> {
+    let rows = session.rows()?;
+    Ok(rows.iter().map(|row| (row.pm_id, row.pm_uptime)).collect())
 }
 
 /// Starts every target.
@@ -188,7 +199,8 @@ pub fn ecosystem(
         let mut context = context.clone();
         if let Some(env) = &context.env_name {
             let known = app.raw.contains_key(&format!("env_{env}"));
-            if !known {
+            let name = app.raw.get("name").and_then(Value::as_str);
+            if !known && name.is_none_or(|name| is_meant(&only, name)) {
                 session.output.warn(&format!(
                     "Environment [{env}] is not defined in process file"
                 ));
@@ -313,47 +325,6 @@ pub fn tell_cron(session: &Session, keys: &Map<String, Value>) {
         }
         Some(_) | None => {}
     }
-}
-
-/// What a restart from a file carries: with variables of its own, those; else the whole environment of this shell.
-fn merged_env(conf: &AppConf, own_env: &[String]) -> Value {
-    let all = conf
-        .0
-        .get("env")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
-    let mut env: Map<String, Value> = if own_env.is_empty() {
-        all
-    } else {
-        all.into_iter()
-            .filter(|(name, _)| own_env.contains(name))
-            .collect()
-    };
-    env.insert("current_conf".to_owned(), without_env(conf));
-    Value::Object(env)
-}
-
-fn without_env(conf: &AppConf) -> Value {
-    Value::Object(
-        conf.0
-            .iter()
-            .filter(|(key, _)| *key != "env")
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect(),
-    )
-}
-
-/// The names of the app's own variables, of its `env` and every `env_<name>` block.
-fn own_env(app: &Map<String, Value>) -> Vec<String> {
-    let blocks = app
-        .iter()
-        .filter(|(key, _)| *key == "env" || raw::is_env_block(key));
-    blocks
-        .filter_map(|(_, block)| block.as_object())
-        .flat_map(Map::keys)
-        .cloned()
-        .collect()
 }
 
 /// `--only a,b`.

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod monitor;
 pub mod node;
 pub mod normalise;
+mod owner;
 pub mod paths;
 pub mod raw;
 pub mod validate;

@@ -5,7 +5,7 @@
 pub use super::context::{Host, Origin, StartContext, User};
 use super::issue::SpecIssue;
 use super::keys::{self, KEYS};
-use super::{env, interpreter, paths, raw};
+use super::{env, interpreter, owner, paths, raw};
 use crate::core::units::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -28,6 +28,22 @@ impl AppConf {
 }
 
 type Conf = Map<String, Value>;
+
+/// Keys of an app that runs, as options of a restart give them: its new values, in the forms that [`app`] would give them, and the home
+/// of the user it is to run as.
+///
+/// # Errors
+/// What is wrong with them, all together.
+pub fn changes(
+    given: &Conf,
+    ctx: &StartContext,
+    host: &dyn Host,
+) -> Result<(Conf, Option<String>), Vec<SpecIssue>> {
+    let mut conf = raw::canonical(given)?;
+    units(&mut conf);
+    let home = owner::resolve(&mut conf, given, ctx, host).map_err(|issue| vec![issue])?;
+    Ok((conf, home))
+}
 
 /// Resolves one app. Every problem of its keys is reported together; what only shows on this machine (a script or an
 /// interpreter that is missing, an unknown user) is reported after that.
@@ -59,7 +75,7 @@ pub fn app(app: &Conf, ctx: &StartContext, host: &dyn Host) -> Result<AppConf, V
     if let Err(issue) = launch(&mut conf, &written, &cwd, ctx, host) {
         issues.push(issue);
     }
-    let home = owner(&mut conf, &written, ctx, host).unwrap_or_else(|issue| {
+    let home = owner::resolve(&mut conf, &written, ctx, host).unwrap_or_else(|issue| {
         issues.push(issue);
         None
     });
@@ -300,51 +316,6 @@ fn launch(
     Ok(())
 }
 
-/// Resolves `uid` and `gid` to numbers. Returns the home folder of the user.
-fn owner(
-    conf: &mut Conf,
-    written: &Conf,
-    ctx: &StartContext,
-    host: &dyn Host,
-) -> Result<Option<String>, SpecIssue> {
-    let (uid, gid) = (id(conf, "uid"), id(conf, "gid"));
-    if uid.is_none() && gid.is_none() {
-        return Ok(None);
-    }
-    let first = if uid.is_some() { "uid" } else { "gid" };
-    if !host.is_root() && ctx.var("NODE_ENV") != Some("test") {
-        return Err(SpecIssue::new(
-            pointer_as_written(first, written),
-            "only root may start an app as another user",
-            "run as root, or leave `uid` and `gid` out",
-        )
-        .in_pm2_words("To use UID and GID please run PM2 as root"));
-    }
-    let unknown = |key: &str, kind: &str, name: &str| {
-        SpecIssue::new(
-            pointer_as_written(key, written),
-            format!("there is no {kind} {name}"),
-            format!("name a {kind} of this machine"),
-        )
-    };
-    let mut home = None;
-    if let Some(name) = uid {
-        let user = host.user(&name).ok_or_else(|| {
-            unknown("uid", "user", &name).in_pm2_words(format!("User {name} cannot be found"))
-        })?;
-        conf.insert("uid".into(), user.uid.into());
-        conf.insert("gid".into(), user.gid.into());
-        home = Some(user.home);
-    }
-    if let Some(name) = gid {
-        let group = host.group(&name).ok_or_else(|| {
-            unknown("gid", "group", &name).in_pm2_words(format!("Group {name} cannot be found"))
-        })?;
-        conf.insert("gid".into(), group.into());
-    }
-    Ok(home)
-}
-
 fn environment(conf: &mut Conf, name: &str, home: Option<&str>, ctx: &StartContext) {
     let block = match conf.shift_remove("env") {
         Some(Value::Object(block)) => block,
@@ -373,7 +344,7 @@ fn environment(conf: &mut Conf, name: &str, home: Option<&str>, ctx: &StartConte
 }
 
 /// The pointer of a key under the name it was written with, so that a message can name it.
-fn pointer_as_written(name: &str, written: &Conf) -> String {
+pub(super) fn pointer_as_written(name: &str, written: &Conf) -> String {
     let under = keys::key(name)
         .and_then(|key| raw::pick(key, written))
         .map_or(name, |(under, _)| under);
@@ -386,13 +357,4 @@ fn text<'a>(conf: &'a Conf, key: &str) -> Option<&'a str> {
 
 fn is_true(conf: &Conf, key: &str) -> bool {
     conf.get(key) == Some(&Value::Bool(true))
-}
-
-/// A user or group as text, whether it was written as a name or as a number.
-fn id(conf: &Conf, key: &str) -> Option<String> {
-    conf.get(key).map(|value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_string)
-    })
 }

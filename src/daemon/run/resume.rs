@@ -2,8 +2,8 @@
 
 use super::{Daemon, Until, Waiter};
 use crate::adapters::adopt::AdoptPlan;
+use crate::adapters::facts::RunFacts;
 use crate::adapters::runner::Told;
-use crate::adapters::tree::RunFacts;
 use crate::core::ids::{Generation, PmId};
 use crate::core::instance::{Event, FailReason, Run, State, Stopping};
 use crate::core::spec::app::AppSpec;

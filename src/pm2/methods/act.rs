@@ -174,7 +174,7 @@ async fn look_at_version(id: PmId, handle: &Handle) {
     }
 }
 
-/// `version` of the nearest package.json above the script (spec 4.3).
+/// `version` of the nearest package.json above the script, or in it where it is a folder (spec 4.3).
 pub(super) fn package_version(script: &Path) -> String {
     let read = |folder: &Path| {
         let text = std::fs::read_to_string(folder.join("package.json")).ok()?;
@@ -183,7 +183,7 @@ pub(super) fn package_version(script: &Path) -> String {
     };
     let nearest = script
         .ancestors()
-        .skip(1)
+        .skip(usize::from(!script.is_dir()))
         .find(|folder| folder.join("package.json").is_file());
     nearest.and_then(read).unwrap_or_else(|| "N/A".to_owned())
 }

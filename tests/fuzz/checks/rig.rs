@@ -1,10 +1,10 @@
 //! The daemon's loop over a world in which nothing is real: processes start at once, and die of any signal that can kill.
 
 use fornax::adapters::event::{RunEvent, RunEventKind};
+use fornax::adapters::facts::RunFacts;
 use fornax::adapters::logs::{LogOptions, LogPlane};
 use fornax::adapters::plan::RunPlan;
 use fornax::adapters::probes::ProbePlan;
-use fornax::adapters::tree::RunFacts;
 use fornax::core::exit::ExitCause;
 use fornax::core::ids::{Generation, PmId};
 use fornax::core::signal::Signal;
