@@ -11,15 +11,21 @@ use crate::adapters::records::{self, RecordsError};
 use crate::adapters::runner::MARKER;
 use crate::adapters::tree::Roots;
 use crate::core::ids::{Generation, PmId};
-use crate::core::keeping::{Held, Key};
+use crate::core::keeping::{self, Held, Key};
 use crate::core::units::Millis;
 use crate::sys::{clock, procfs};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How the answer of a program begins that can go on with a table.
 pub const CHECKED: &str = "fornax can go on";
+
+/// How long a child may take from its birth to its exec, on a machine that is busy.
+const BORN_WITHIN: Duration = Duration::from_millis(150);
+/// How soon it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Why a table can't be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -114,29 +120,51 @@ fn restore(state: TableState, settings: &Settings, roots: &Roots) -> Result<Lega
 }
 
 /// Root processes that this daemon's runs have, by the mark in their environment: a root leads its own session, what it has
-/// started and left behind does not.
+/// started and left behind does not. One that the daemon had made when it was killed, and that still has the daemon's own
+/// environment, is waited for.
 fn running(daemon: &str, roots: &Roots) -> HashMap<(PmId, Generation), u32> {
-    let leads = |pid: &u32| {
-        procfs::stat(*pid).is_some_and(|process| process.session == *pid && !process.is_dead())
+    let until = Instant::now() + BORN_WITHIN;
+    loop {
+        let (found, unborn) = look(daemon, roots);
+        if !unborn || Instant::now() >= until {
+            return found;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Those that are found now, and whether there is one before its exec.
+fn look(daemon: &str, roots: &Roots) -> (HashMap<(PmId, Generation), u32>, bool) {
+    let own = std::process::id();
+    // The kernel may leave one out while another one ends (proc(5)): asked twice.
+    let children: BTreeSet<u32> = [roots.children(), roots.children()]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|pid| *pid != own)
+        .collect();
+    let leads = |pid: u32| {
+        procfs::stat(pid).is_some_and(|process| process.session == pid && !process.is_dead())
     };
-    let run = |pid: u32| {
-        let marker = procfs::environ_value(pid, MARKER)?;
+    let run = |marker: &str| {
         let (id, generation) = marker
             .strip_prefix(daemon)?
             .strip_prefix(':')?
             .split_once(':')?;
-        Some((
-            (PmId(id.parse().ok()?), Generation(generation.parse().ok()?)),
-            pid,
-        ))
+        Some((PmId(id.parse().ok()?), Generation(generation.parse().ok()?)))
     };
-    roots
-        .children()
-        .unwrap_or_default()
-        .into_iter()
-        .filter(leads)
-        .filter_map(run)
-        .collect()
+    let (mut found, mut unborn) = (HashMap::new(), false);
+    for pid in children {
+        match procfs::environ_value(pid, MARKER) {
+            Some(marker) => {
+                if let Some(run) = run(&marker).filter(|_| leads(pid)) {
+                    found.insert(run, pid);
+                }
+            }
+            None => unborn |= procfs::environ_value(pid, keeping::SOCKET_VARIABLE).is_some(),
+        }
+    }
+    (found, unborn)
 }
 
 /// Whether a daemon of this program could go on with the table in the memory file; what it would go on with.
