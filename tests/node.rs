@@ -253,11 +253,12 @@ const probes = io.metric ? io : (io.init(), io.probe());
 probes.metric({ name: 'Users', value: () => 42 });
 probes.counter({ name: 'Served' }).inc();
 io.action('hello', (reply) => reply({ hi: 1 }));
+io.action('fall', () => setTimeout(() => { throw new Error('fallen'); }));
 setInterval(() => {}, 1000);\n",
     );
     for (name, module) in [("io", "@pm2/io"), ("old", "pmx")] {
-        home.run_with(&["start", &app, "--name", name], &[("MODULE", module)])
-            .ok();
+        let words = ["start", &app, "--name", name, "--no-autorestart"];
+        home.run_with(&words, &[("MODULE", module)]).ok();
         assert_eq!(metric(&home, name, "Users")["Users"]["value"], 42, "{name}");
         // Ours come beside them.
         metric(&home, name, "Heap Usage");
@@ -279,6 +280,18 @@ setInterval(() => {}, 1000);\n",
             }
         };
         assert_eq!(reply["data"]["return"], json!({"hi": 1}), "{name}");
+        // What it tells of its end is told once, by it.
+        rpc.result("msgProcess", json!([{"name": name, "msg": "fall"}]));
+        let mut told = Vec::new();
+        loop {
+            let (topic, payload) = bus.next();
+            if topic == "process:exception" {
+                told.push(payload["data"]["message"].clone());
+            } else if topic == "process:event" && payload["event"] == "exit" {
+                break;
+            }
+        }
+        assert_eq!(told, ["fallen"], "{name}");
     }
 }
 

@@ -39,6 +39,7 @@ function start(post) {
 
   send({ node_version: process.versions.node });
   process.on('uncaughtExceptionMonitor', (thrown, origin) => {
+    if (tellsItself()) return;
     const error = thrown instanceof Error ? thrown : { name: 'Error', message: String(thrown), stack: '' };
     tell('process:exception', { message: error.message, stack: error.stack, name: error.name, origin });
   });
@@ -57,6 +58,13 @@ function start(post) {
     report();
     repeat(REPORT_MS, report);
   }, FIRST_MS).unref();
+}
+
+/** Whether @pm2/io or pmx, loaded by the app, tells of what nobody catches: it knows more of it, and twice would be wrong. */
+function tellsItself() {
+  if (process.listenerCount('uncaughtException') === 0) return false;
+  const isPmx = (path) => /[\\/]node_modules[\\/]pmx[\\/]/.test(path);
+  return globalThis[Symbol.for('@pm2/io')] !== undefined || Object.keys(require.cache).some(isPmx);
 }
 
 /** Calls again and again, for as long as something else keeps the process. */
