@@ -89,13 +89,15 @@ mod tests {
     fn dropped_lines_are_told_once_wherever_the_daemon_is_killed() {
         for tear in [0, 120, 255] {
             for step in 1.. {
-                let config = |dir: &Path| LogConfig {
-                    out_file: Some(dir.join("sub/out.log")),
-                    ..LogConfig::default()
+                let config = |dir: &Path| {
+                    // No folder can be made where a file is.
+                    fs::write(dir.join("sub"), "").unwrap();
+                    LogConfig {
+                        out_file: Some(dir.join("sub/out.log")),
+                        ..LogConfig::default()
+                    }
                 };
                 let mut rig = Rig::new(config, Vec::new(), tear);
-                // No folder can be made where a file is.
-                fs::write(rig.path("sub"), "").unwrap();
                 rig.write(0, b"1\n2\n");
                 rig.settle();
                 rig.write(0, b"3\n4");
