@@ -153,7 +153,7 @@ mod tests {
         );
         assert_eq!(text(&rig, "err.log"), "PROMPT GOES ON\n");
         rig.finish();
-        let stats = rig.plane.stats().blocking_recv().unwrap();
+        let stats = rig.stats();
         for sink in &stats.sinks {
             let log = fs::read_to_string(sink.path.as_ref().unwrap()).unwrap();
             assert_eq!(
@@ -254,7 +254,7 @@ mod tests {
                         "{told}"
                     );
                     check_numbers(&rig, Stream::Out, 3);
-                    let stats = rig.plane.stats().blocking_recv().unwrap();
+                    let stats = rig.stats();
                     for sink in &stats.sinks {
                         let log = whole_log(sink.path.as_ref().unwrap());
                         let counted = (sink.lines, sink.bytes, sink.outside_changes);

@@ -74,7 +74,7 @@ mod tests {
                     rig.write(0, b"ee\nfour");
                     rig.finish();
                     check(&rig, "one\ntwo\nthree\nfour", "E1\nE2");
-                    let stats = rig.plane.stats().blocking_recv().unwrap();
+                    let stats = rig.stats();
                     let outside: u64 = stats.sinks.iter().map(|sink| sink.outside_changes).sum();
                     assert_eq!(outside, 0, "our own lines count as another program's");
                     if rig.deaths == 0 {
@@ -120,7 +120,7 @@ mod tests {
                 let log = whole_log(&rig.path("sub/out.log"));
                 let notice = "[fornax] 3 lines (6 bytes) dropped: Not a directory\n";
                 assert_eq!(log, format!("{notice}4\n5\n"), "step {step}, tear {tear}");
-                let stats = rig.plane.stats().blocking_recv().unwrap();
+                let stats = rig.stats();
                 assert_eq!((stats.total.lines, stats.total.dropped_lines), (3, 3));
                 if rig.deaths == 1 {
                     break;
@@ -173,7 +173,7 @@ mod tests {
                 }
             });
         }
-        let stats = rig.plane.stats().blocking_recv().unwrap();
+        let stats = rig.stats();
         let out = stats.sinks.iter().find(|s| s.path == rig.config.out_file);
         assert_eq!(out.unwrap().lines, 22);
     }
