@@ -1,7 +1,7 @@
 //! Busy workers: one that has had much to do for a second is scheduled in batches (SCHED_BATCH), until it has been calm for a while.
 //!
 //! A worker that gets small requests is woken for each of them, and takes the processor from whoever sends them. Without that, it
-//! answers several each time: on two cores, 12 to 20 % more requests (docs/benchmarks.md). While it is calm, nothing is changed: what
+//! answers several each time: on two cores up to a fifth more requests (docs/benchmarks.md). While it is calm, nothing is changed: what
 //! counts then is that it answers at once.
 
 use crate::sys::batch::{self, Policy};

@@ -92,16 +92,22 @@ fn identity_of(path: &Path) -> Option<(u64, u64)> {
 /// Makes an empty file, so that whoever looks for an app's logs finds them from its start on (pm2 7.0.4). What is there already is not
 /// even opened, and what goes wrong is told when there is something to write.
 pub fn make_if_absent(path: &Path) {
-    let make = || {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o644).open(path)
-    };
-    if make().is_err_and(|error| error.kind() == ErrorKind::NotFound)
-        && path
-            .parent()
-            .is_some_and(|folder| fs::create_dir_all(folder).is_ok())
-    {
-        drop(make());
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o644);
+    // Mostly it fails because the file is there.
+    drop(in_its_folder(path, || options.open(path)));
+}
+
+/// Opens it, after its folders are made if they are missing.
+fn in_its_folder(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    match open() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            open()
+        }
+        done => done,
     }
 }
 
@@ -126,15 +132,7 @@ impl LogFile {
                 .custom_flags(flags)
                 .open(path)
         };
-        let file = match open() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                if let Some(folder) = path.parent() {
-                    fs::create_dir_all(folder)?;
-                }
-                open()?
-            }
-            other => other?,
-        };
+        let file = in_its_folder(path, open)?;
         let meta = file.metadata()?;
         Ok(Self {
             file,
