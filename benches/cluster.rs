@@ -1,5 +1,5 @@
-//! Keep-alive HTTP through a cluster of two workers: Fornax, round robin and shared, beside PM2, in one run. Prints the table of
-//! `docs/benchmarks.md`.
+//! Keep-alive HTTP through a cluster of two workers: Fornax, round robin and shared, beside PM2, in one run, for a service that writes a
+//! line for each request and for one that writes nothing. Prints the tables of `docs/benchmarks.md`.
 //!
 //! Run: `cargo bench --bench cluster -- [--rounds N] [--seconds S] [--connections C]`. It wants `wrk` and Node in PATH. `FORNAX_PM2`
 //! names PM2's program, `FORNAX_BIN` another build of ours. Ends with code 1 if a request failed.
@@ -15,8 +15,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// An answer of some size, as an API gives one.
-const SERVER: &str = "const body = JSON.stringify({ hello: 'x'.repeat(100) });
+const SILENT: &str = "const body = JSON.stringify({ hello: 'x'.repeat(100) });
 require('http').createServer((request, response) => response.end(body)).listen(process.env.PORT, '127.0.0.1');\n";
+/// The same, and a line in the log for each request.
+const LOGGING: &str = "const body = JSON.stringify({ hello: 'x'.repeat(100) });
+require('http').createServer((request, response) => {
+  console.log(`${new Date().toISOString()} ${request.method} ${request.url} 200`);
+  response.end(body);
+}).listen(process.env.PORT, '127.0.0.1');\n";
 /// How long workers may take to answer.
 const UP_WITHIN: Duration = Duration::from_secs(60);
 
@@ -46,6 +52,31 @@ impl Way {
             Way::RoundRobin | Way::Shared => {
                 named("FORNAX_BIN").or_else(|| Some(env!("CARGO_BIN_EXE_fornax").into()))
             }
+        }
+    }
+}
+
+/// What is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Service {
+    Logging,
+    Silent,
+}
+
+impl Service {
+    const ALL: [Service; 2] = [Service::Logging, Service::Silent];
+
+    fn name(self) -> &'static str {
+        match self {
+            Service::Logging => "a log line for each request",
+            Service::Silent => "no log lines",
+        }
+    }
+
+    fn script(self) -> &'static str {
+        match self {
+            Service::Logging => LOGGING,
+            Service::Silent => SILENT,
         }
     }
 }
@@ -95,10 +126,23 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     Ok(options)
 }
 
-/// Everybody's clusters stand at once, and are asked in turns, so that a busy moment of the machine is everybody's.
+/// The clusters of one service stand at once, and are asked in turns, so that a busy moment of the machine is everybody's.
 fn measure(options: &Options, folder: &Path) -> bool {
-    let script = folder.join("web.js");
-    std::fs::write(&script, SERVER).expect("a script can be written");
+    let failed: u64 = Service::ALL
+        .iter()
+        .map(|service| compare(*service, options, folder))
+        .sum();
+    println!(
+        "\nMedians of {} rounds of {} s; {failed} requests failed.",
+        options.rounds, options.seconds
+    );
+    failed == 0
+}
+
+/// One table. How many requests failed.
+fn compare(service: Service, options: &Options, folder: &Path) -> u64 {
+    let script = folder.join(format!("{service:?}.js"));
+    std::fs::write(&script, service.script()).expect("a script can be written");
     let mut clusters = Vec::new();
     for way in Way::ALL {
         match way.program() {
@@ -106,7 +150,7 @@ fn measure(options: &Options, folder: &Path) -> bool {
             None => eprintln!("not run: no PM2 in FORNAX_PM2"),
         }
     }
-    let mut failed: u64 = 0;
+    let mut failed = 0;
     for round in 0..options.rounds {
         for cluster in &mut clusters {
             let (rate, errors) = wrk(cluster.port, options);
@@ -120,8 +164,9 @@ fn measure(options: &Options, folder: &Path) -> bool {
         .find(|cluster| cluster.way == Way::Pm2)
         .map(|cluster| median(&cluster.rates));
     println!(
-        "| cluster of 2, keep-alive HTTP, {} connections | requests/s | of PM2's | budget |",
-        options.connections
+        "\n| cluster of 2, keep-alive HTTP, {} connections, {} | requests/s | of PM2's | budget |",
+        options.connections,
+        service.name()
     );
     println!("|---|---|---|---|");
     for cluster in &clusters {
@@ -136,15 +181,9 @@ fn measure(options: &Options, folder: &Path) -> bool {
             "| {} | {rate:.0} | {share} | {budget} |",
             cluster.way.name()
         );
-    }
-    println!(
-        "\nMedians of {} rounds of {} s; {failed} requests failed.",
-        options.rounds, options.seconds
-    );
-    for cluster in &clusters {
         cluster.run(&["kill"]);
     }
-    failed == 0
+    failed
 }
 
 /// A manager with two workers, in a home of its own.
@@ -165,7 +204,7 @@ impl Cluster {
         let cluster = Self {
             way,
             program,
-            home: folder.join(format!("{way:?}")),
+            home: script.with_extension(format!("{way:?}")),
             mark: folder.to_owned(),
             port,
             rates: Vec::new(),

@@ -604,6 +604,52 @@ async fn every_route_has_the_fields_of_the_source() {
 }
 
 #[tokio::test]
+async fn metrics_are_openmetrics_with_base_units() {
+    let rig = Rig::new().await;
+    let id = rig.app("comfyui-gpu0", probed()).await;
+    let usage = Usage {
+        memory: 4096,
+        cpu: 12.5,
+        processes: 2,
+    };
+    let measured = Usages::from([(id, (rig.generation(id), usage))]);
+    rig.usages.send_replace(Arc::new(measured));
+    rig.verdict(id, Verdict::Healthy, "answered 200").await;
+    rig.write(id, "one\ntwo\n", "").await;
+    let reply = rig.get("/metrics").await;
+    assert_eq!(reply.status, 200);
+    assert!(
+        reply
+            .head
+            .contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{}",
+        reply.head
+    );
+    let of_it = r#"service="comfyui-gpu0",app="comfyui-gpu0""#;
+    for line in [
+        format!(
+            r#"fornax_build_info{{version="{}"}} 1.0"#,
+            env!("CARGO_PKG_VERSION")
+        ),
+        format!(r#"fornax_service_status{{{of_it},status="healthy"}} 1.0"#),
+        format!(r#"fornax_service_status{{{of_it},status="unhealthy"}} 0.0"#),
+        format!("fornax_service_restarts_total{{{of_it}}} 0.0"),
+        format!("fornax_service_memory_bytes{{{of_it}}} 4096.0"),
+        format!("fornax_service_cpu_ratio{{{of_it}}} 0.125"),
+        "fornax_log_lines_total 2.0".to_owned(),
+        "# TYPE fornax_log_lines counter".to_owned(),
+    ] {
+        assert!(
+            reply.body.lines().any(|told| told == line),
+            "{line} in {}",
+            reply.body
+        );
+    }
+    assert!(reply.body.ends_with("# EOF\n"), "{}", reply.body);
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn an_app_of_several_instances_is_told_one_by_one_and_as_its_worst() {
     let rig = Rig::new().await;
     rig.app("worker", json!({"instances": 2})).await;
@@ -1374,6 +1420,7 @@ async fn values_of_the_environment_are_in_no_answer() {
         "/logs",
         "/status",
         "/version",
+        "/metrics",
         "/services/wob/health",
         "/nowhere",
     ] {
@@ -1416,6 +1463,7 @@ async fn a_port_open_to_other_machines_wants_the_token() {
         "/logs?follow=true",
         "/status",
         "/version",
+        "/metrics",
         "/nowhere",
     ] {
         let reply = rig.ask(&ask(path, "")).await;

@@ -637,6 +637,7 @@ fn values_of_the_environment_are_told_to_nobody_but_the_owner() {
         "/logs",
         "/status",
         "/version",
+        "/metrics",
         &format!("/nowhere?token={SECRET}"),
         &format!("/logs?token={SECRET}"),
     ] {

@@ -245,6 +245,7 @@ fn the_environment_of_an_app_is_not_on_http() {
         "/services/a/logs",
         "/status",
         "/version",
+        "/metrics",
     ] {
         let (status, body) = home.get(path);
         assert_eq!(status, 200, "{path}: {body}");

@@ -1,7 +1,7 @@
 //! What all requests share, and the table of routes.
 
 use super::problem::Problem;
-use super::{answer, classic, comfyui, gate::Access, health, jobs, logs, rollout, status};
+use super::{answer, classic, comfyui, gate::Access, health, jobs, logs, metrics, rollout, status};
 use crate::daemon::handle::Handle;
 use crate::fleet::Fleet;
 use crate::jobs::Jobs;
@@ -150,6 +150,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         )
         .route("/status", get(status::status))
         .route("/version", get(status::version))
+        .route("/metrics", get(metrics::metrics))
         .method_not_allowed_fallback(|request: Request| async move {
             Problem::Method {
                 method: answer::shown(request.method().as_str()),

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// The routes, as an answer lists them.
-pub(super) const ROUTES: [&str; 26] = [
+pub(super) const ROUTES: [&str; 27] = [
     "/health",
     "/ready",
     "/services",
@@ -25,6 +25,7 @@ pub(super) const ROUTES: [&str; 26] = [
     "/logs",
     "/status",
     "/version",
+    "/metrics",
     "/health/comfyui",
     "/health/comfyui/installation",
     "/health/comfyui/instances",

@@ -2,6 +2,7 @@
 
 use super::app::App;
 use super::{answer, services, view};
+use crate::adapters::logs::PlaneStats;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -39,24 +40,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Response {
         "timestamp": answer::iso(now_ms),
         "uptime_ms": app.uptime_ms(),
         "services": told,
-        "logs": logs,
-    });
-    answer::json(StatusCode::OK, &body)
-}
-
-/// What the log plane has written and lost; null when it is too busy to tell.
-async fn counters(app: &App) -> Value {
-    // Asking waits while the plane is behind with a full queue, so it is done where that is allowed, and by few at once.
-    let Ok(permit) = Arc::clone(&app.readers).try_acquire_owned() else {
-        return Value::Null;
-    };
-    let plane = app.handle.plane.clone();
-    let asked = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        plane.stats().blocking_recv()
-    });
-    match tokio::time::timeout(COUNTERS_WITHIN, asked).await {
-        Ok(Ok(Ok(stats))) => json!({
+        "logs": logs.map(|stats| json!({
             "written_lines": stats.total.lines,
             "written_bytes": stats.total.bytes,
             "dropped_lines": stats.total.dropped_lines,
@@ -64,9 +48,22 @@ async fn counters(app: &App) -> Value {
             "missed_lines": stats.missed_lines,
             "followers": stats.followers,
             "files_in_trouble": stats.sinks.iter().filter(|sink| sink.trouble.is_some()).count(),
-        }),
-        _ => Value::Null,
-    }
+        })),
+    });
+    answer::json(StatusCode::OK, &body)
+}
+
+/// What the log plane has written and lost; `None` when it is too busy to tell.
+pub(super) async fn counters(app: &App) -> Option<PlaneStats> {
+    // Asking waits while the plane is behind with a full queue, so it is done where that is allowed, and by few at once.
+    let permit = Arc::clone(&app.readers).try_acquire_owned().ok()?;
+    let plane = app.handle.plane.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        plane.stats().blocking_recv()
+    });
+    let stats = tokio::time::timeout(COUNTERS_WITHIN, asked).await;
+    stats.ok()?.ok()?.ok()
 }
 
 /// `GET /version`.
