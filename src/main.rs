@@ -3,6 +3,7 @@
 use fornax::core::keeping;
 use fornax::core::spec::home::Home;
 use fornax::daemon::boot::{self, BootOptions, Servers};
+use fornax::daemon::owner;
 use fornax::jobs::{self, JobSettings, Jobs};
 use fornax::{cli, fleet, http, keeper, pm2, serve};
 use std::io::Write;
@@ -108,6 +109,7 @@ fn daemon() -> ExitCode {
             Box::pin(http::serve(handle, fleet, jobs, address, requests, state))
         }),
         others: vec![
+            Box::new(|handle| Box::pin(owner::watch(handle))),
             Box::new(|handle| Box::pin(fleet::serve(fleet_server, handle))),
             Box::new(|handle| Box::pin(jobs::serve(handle, jobs_server, jobs_inbox))),
         ],

@@ -510,6 +510,9 @@ fn an_app_runs_as_the_user_that_start_and_restart_name() {
             (proc.uid() == nobody.as_raw()).then_some(())
         });
         assert_eq!(home.item(name)["pm2_env"]["uid"], nobody.as_raw());
+        let list = home.run(&["list"]).ok().out;
+        let row = list.lines().find(|line| line.contains(name)).unwrap();
+        assert!(row.contains("│ nobody"), "{row}");
     };
     let start = |name, user: &[&str]| {
         let words = ["start", "sleep", "--name", name, "--cwd", "/"];
@@ -523,6 +526,45 @@ fn an_app_runs_as_the_user_that_start_and_restart_name() {
     start("never", &["-u", "nosuch"]).fails("User nosuch cannot be found");
     home.run(&["restart", "later", "--user", "nosuch"])
         .fails("User nosuch cannot be found");
+}
+
+#[test]
+fn a_file_acts_on_its_apps_by_their_names_from_any_folder() {
+    let home = Home::new();
+    std::fs::create_dir(home.apps().join("sp ace")).unwrap();
+    home.app("sp ace/a.sh", LOOP);
+    let apps = json!([{"name": "one", "script": "./a.sh"}, {"name": "two", "script": "./a.sh"}]);
+    let file = home.app("sp ace/ecosystem.config.json", &apps.to_string());
+    let within = home.apps().join("sp ace");
+    // A path with a space in it is a file's, if there is one; without a path the folder's own is meant.
+    let start = |words: &[&str]| {
+        let mut command = home.command(home.program(), words);
+        command.current_dir(&within).output().unwrap().status.code()
+    };
+    assert_eq!(start(&["start", &file, "--only", "one"]), Some(0));
+    assert_eq!(names(&home), ["one"]);
+    assert_eq!(start(&["start"]), Some(0));
+    assert_eq!(names(&home), ["one", "two"]);
+    // Relative scripts don't resolve here, and need not.
+    for command in [
+        "restart",
+        "reload",
+        "start",
+        "startOrRestart",
+        "startOrReload",
+    ] {
+        let before = home.pid("two");
+        home.run(&[command, &file]).ok();
+        assert_ne!(home.pid("two"), before, "{command}");
+    }
+    // What does not run needs no end.
+    home.run(&["delete", "one"]).ok();
+    home.run(&["stop", &file]).ok();
+    assert_eq!(home.status("two"), "stopped");
+    home.run(&["delete", &file]).ok();
+    home.run(&["delete", &file]).ok();
+    assert_eq!(names(&home), [""; 0]);
+    home.run(&["start", &file]).fails("script not found");
 }
 
 #[test]

@@ -445,6 +445,30 @@ fn a_stop_before_the_spawn_is_answered_ends_the_run_as_soon_as_it_is_there() {
 }
 
 #[test]
+fn a_worker_that_has_left_its_servers_is_asked_by_signal_and_not_by_message() {
+    let mut world = waiting_for_ready();
+    world.policy.by_message = true;
+    world.policy.worker = true;
+    world.apply(&Op::SpawnAnswered(true));
+    world.apply(&Op::Ready);
+    let generation = world.machine.generation;
+    let effects = world.feed(Event::Retire);
+    assert!(
+        effects.contains(&Effect::Disconnect(generation)),
+        "{effects:?}"
+    );
+    // Its channel is closed by then.
+    let effects = world.feed(Event::Timer {
+        generation,
+        kind: Timer::Leave,
+    });
+    assert!(
+        effects.contains(&Effect::SignalTree(generation, Signal::INT)),
+        "{effects:?}"
+    );
+}
+
+#[test]
 fn an_app_that_never_says_ready_is_online_after_its_listen_timeout() {
     let mut world = waiting_for_ready();
     world.apply(&Op::SpawnAnswered(true));

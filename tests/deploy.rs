@@ -192,6 +192,26 @@ fn a_failed_step_fails_the_deployment_and_what_is_wrong_is_named() {
 }
 
 #[test]
+fn hooks_may_be_written_for_bash() {
+    let site = Site::new();
+    site.home.app("profile", "greeting=hello\n");
+    let hook = format!(
+        "source {} && [[ $greeting == h* ]] && echo \"$greeting\" > ../word",
+        site.home.apps().join("profile").display()
+    );
+    for hosts in [serde_json::json!("localhost"), serde_json::json!(["one"])] {
+        let keys = serde_json::json!({
+            "host": hosts, "user": "me", "post-deploy": hook, "pre-deploy-local": "[[ a == a ]]",
+        });
+        let file = site.file(keys);
+        let _ = std::fs::remove_dir_all(site.home.apps().join("it's here"));
+        site.run(&["deploy", &file, "production", "setup"]).ok();
+        site.run(&["deploy", &file, "production"]).ok();
+        assert_eq!(site.there("word"), "hello\n");
+    }
+}
+
+#[test]
 fn other_machines_are_reached_by_ssh_with_words_and_secrets_are_in_none_of_them() {
     let site = Site::new();
     let hosts = serde_json::json!({
@@ -211,7 +231,7 @@ fn other_machines_are_reached_by_ssh_with_words_and_secrets_are_in_none_of_them(
     let said = std::fs::read_to_string(log).unwrap();
     assert_eq!(
         said.lines().last().unwrap(),
-        "-o StrictHostKeyChecking=no -i /k ey -p 2222 -- me@two sh -s"
+        "-o StrictHostKeyChecking=no -i /k ey -p 2222 -- me@two exec $(command -v bash || command -v sh) -s"
     );
     assert!(!said.contains("s3cret"), "{said}");
     let mut unreachable = hosts;

@@ -82,7 +82,7 @@ fn options_on_a_restart_change_keys_and_null_takes_them_away() {
 }
 
 #[test]
-fn stacks_name_the_lines_people_wrote_where_a_source_map_lies_beside_the_script() {
+fn stacks_name_the_lines_people_wrote() {
     let home = Home::new();
     home.app("m.ts", "\nthrow new Error('mapped')\n");
     // Line 1 of the script is line 2 of the source.
@@ -107,6 +107,34 @@ fn stacks_name_the_lines_people_wrote_where_a_source_map_lies_beside_the_script(
     .ok();
     let told = home.until_file_has("logs/plain-error.log", "m.js:1");
     assert!(!told.contains("m.ts"));
+    // A map inside the script counts as well; what we add is nothing that the app sees.
+    let inline = home.app(
+        "inline.js",
+        "console.log(JSON.stringify(process.execArgv), process.title); throw new Error('mapped');\n//# sourceMappingURL=data:application/json;base64,eyJ2ZXJzaW9uIjozLCJzb3VyY2VzIjpbIm0udHMiXSwibmFtZXMiOltdLCJtYXBwaW5ncyI6IkFBQ0EifQ==\n",
+    );
+    home.run(&["start", &inline, "--no-autorestart"]).ok();
+    home.until_file_has("logs/inline-error.log", "m.ts:2");
+    home.until_file_has("logs/inline-out.log", &format!("[] node {inline}"));
+}
+
+#[test]
+fn an_app_is_found_in_the_list_of_processes_by_its_node_and_script() {
+    let home = Home::new();
+    let app = home.app("t.js", "setInterval(() => {}, 1000);\n");
+    home.run(&["start", &app]).ok();
+    home.run_with(
+        &["start", &app, "--name", "named"],
+        &[("PROCESS_TITLE", "mine")],
+    )
+    .ok();
+    for (name, title) in [("t", format!("node {app}")), ("named", "mine".to_owned())] {
+        let path = format!("/proc/{}/cmdline", home.pid(name));
+        support::eventually("its title is set", || {
+            let told = std::fs::read(&path).unwrap_or_default();
+            let told = String::from_utf8_lossy(&told).into_owned();
+            (told.trim_end_matches('\0') == title).then_some(())
+        });
+    }
 }
 
 #[test]

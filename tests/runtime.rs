@@ -179,6 +179,41 @@ fn no_daemon_streams_the_logs_and_ends_everything_with_a_signal() {
 }
 
 #[test]
+fn a_program_that_is_killed_takes_its_daemon_and_its_apps_with_it() {
+    let home = Home::new();
+    let app = home.app("stays.sh", STAYS);
+    let (runtime, pm2) = (home.link("pm2-runtime"), home.link("pm2"));
+    for (program, words) in [
+        (&runtime, vec![&*app]),
+        (&pm2, vec!["start", &app, "--no-daemon"]),
+    ] {
+        let mut running = home.spawn(program, &words);
+        eventually("the app is up", || {
+            running.output().contains("up").then_some(())
+        });
+        // A daemon that was killed has left this to its successor.
+        let first = home.daemon_pid().unwrap();
+        kill(first, 9);
+        eventually("another daemon", || {
+            home.daemon_pid().filter(|pid| *pid != first)
+        });
+        assert_eq!(home.status("stays"), "online");
+        kill(running.child.id(), 9);
+        running.code();
+        eventually("nothing is left", || {
+            home.processes().is_empty().then_some(())
+        });
+    }
+    // And the home is free for the next one.
+    let mut running = home.spawn(&runtime, &[&app]);
+    eventually("the app is up again", || {
+        running.output().contains("up").then_some(())
+    });
+    kill(running.child.id(), 15);
+    assert_eq!(running.code(), Some(0), "{}", running.output());
+}
+
+#[test]
 fn what_cannot_start_is_told_and_leaves_nothing() {
     let home = Home::new();
     let program = home.link("pm2-runtime");

@@ -15,12 +15,20 @@ const UNDER_WAY = 4;
 
 // Children, workers and snapshots are made with these arguments, and are none of ours.
 const at = process.execArgv.indexOf(__filename);
-if (at > 0) process.execArgv.splice(at - 1, 2);
+if (at > 0) {
+  process.execArgv.splice(at - 1, 2);
+  // It stands before us where we have set it; the app's own comes after us.
+  if (process.execArgv[at - 2] === '--enable-source-maps') process.execArgv.splice(at - 2, 1);
+}
 
 // A worker thread has no channel.
 if (process.connected && process.send) start(process.send.bind(process));
 
 function start(post) {
+  // What `ps` and `pgrep -f` know an app by, as under PM2.
+  if (process.argv[1] && !process.execArgv.some((word) => word.startsWith('--title'))) {
+    process.title = process.env.PROCESS_TITLE || `node ${process.argv[1]}`;
+  }
   let underWay = 0;
   const taken = () => {
     underWay -= 1;

@@ -10,7 +10,6 @@ use super::preload::{self, AGENT};
 use super::runner::{CHANNEL_QUEUE, Launched, MARKER, RunHandle, Running};
 use super::tree::Tree;
 use crate::core::keeping::{Held, Key};
-use crate::core::spec::interpreter::SourceMaps;
 use crate::sys::memory_room::NoRoom;
 use crate::sys::spawn::{SpawnError, SpawnPlan, Spawned};
 use crate::sys::{affinity, limits, procfs, spawn};
@@ -83,14 +82,6 @@ pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, Launc
         channel: (ours, theirs),
     } = ctx.kits.take()?;
     let marker = ctx.marker(plan.id, plan.generation);
-    let maps = match plan.source_maps {
-        SourceMaps::Never => false,
-        SourceMaps::IfThere => Path::new(&format!("{}.map", plan.script)).is_file(),
-        SourceMaps::Always => true,
-    };
-    if maps {
-        plan.args.insert(0, "--enable-source-maps".to_owned());
-    }
     let own = plan.user.as_ref().is_none_or(preload::is_own);
     let folder = match own {
         true => Some(ctx.cluster.folder().to_owned()),
@@ -101,6 +92,10 @@ pub(super) fn launch(mut plan: RunPlan, ctx: &Running) -> Result<Launched, Launc
     }
     if let Some(folder) = folder.filter(|_| plan.agent && own) {
         AGENT.require(&folder, &mut plan.args);
+    }
+    if plan.source_maps {
+        // Before the agent, which takes both out of what the app sees.
+        plan.args.insert(0, "--enable-source-maps".to_owned());
     }
     let bound = plan.processors.as_deref().map(affinity::bind).transpose();
     let bound = bound.map_err(|source| LaunchError::Processors {

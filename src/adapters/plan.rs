@@ -3,7 +3,6 @@
 use super::logs::LogConfig;
 use crate::core::cluster::Sched;
 use crate::core::ids::{Generation, PmId};
-use crate::core::spec::interpreter::SourceMaps;
 use crate::sys::spawn::UserIds;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,7 +26,7 @@ pub struct RunPlan {
     /// The script, absolute; the program itself where nothing interprets it.
     pub script: String,
     /// Whether it is Node, and is told to use source maps.
-    pub source_maps: SourceMaps,
+    pub source_maps: bool,
     /// Its environment.
     pub env: BTreeMap<String, String>,
     /// Its working directory.

@@ -2,6 +2,7 @@
 
 use super::render::{ProcRow, message};
 use crate::core::spec::home::Home;
+use crate::daemon::owner;
 use crate::pm2::client::{Client, ClientError};
 use crate::sys::{notify, private};
 use anyhow::{Context, bail};
@@ -100,6 +101,8 @@ pub struct Session {
     pub http: Option<String>,
     /// `--parallel`: for how many instances an action is at a time.
     pub parallel: Option<usize>,
+    /// A daemon that this command starts ends with it, however it ends.
+    pub owns_daemon: bool,
     /// Called once when this command has started a daemon, with nothing told: modules start with it.
     pub on_start: Option<fn(&mut Session) -> anyhow::Result<()>>,
     client: Option<Client>,
@@ -113,6 +116,7 @@ impl Session {
             output,
             http: None,
             parallel: None,
+            owns_daemon: false,
             on_start: None,
             client: None,
         }
@@ -242,11 +246,15 @@ impl Session {
             .env("PM2_HOME", root)
             .env_remove("FORNAX_INSTANCE")
             .env_remove("NODE_CHANNEL_FD")
+            .env_remove(owner::VARIABLE)
             .stdin(Stdio::from(promise))
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log));
         for name in notify::VARIABLES {
             command.env_remove(name);
+        }
+        if let Some(us) = owner::ourselves().filter(|_| self.owns_daemon) {
+            command.env(owner::VARIABLE, us);
         }
         if let Some(address) = &self.http {
             command.env("FORNAX_HTTP", address);
@@ -270,14 +278,16 @@ impl Session {
     /// All instances, without their environments.
     pub fn rows(&mut self) -> anyhow::Result<Vec<ProcRow>> {
         let ask = [json!({"env": false})];
-        match self.daemon(false)?.call("getMonitorData", &ask) {
+        let mut rows: Vec<ProcRow> = match self.daemon(false)?.call("getMonitorData", &ask) {
             // A daemon that was killed or replaced has a successor, and asking twice changes nothing.
             Err(ClientError::Broken { .. }) => {
                 self.disconnect();
-                Ok(self.daemon(false)?.call("getMonitorData", &ask)?)
+                self.daemon(false)?.call("getMonitorData", &ask)?
             }
-            told => Ok(told?),
-        }
+            told => told?,
+        };
+        name_users(&mut rows);
+        Ok(rows)
     }
 
     /// All instances, whole.
@@ -286,9 +296,21 @@ impl Session {
     }
 }
 
+/// Tells of each row who runs it, and not who has started it (pm2 7.0.4).
+pub fn name_users(rows: &mut [ProcRow]) {
+    for row in rows {
+        if let Some(uid) = row.uid {
+            row.username = Some(name_of(nix::unistd::Uid::from_raw(uid)));
+        }
+    }
+}
+
 /// Who runs this command.
 pub fn user_name() -> String {
-    let uid = nix::unistd::getuid();
+    name_of(nix::unistd::getuid())
+}
+
+fn name_of(uid: nix::unistd::Uid) -> String {
     nix::unistd::User::from_uid(uid)
         .ok()
         .flatten()

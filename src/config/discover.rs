@@ -29,6 +29,12 @@ pub fn is_config_file(name: &str) -> bool {
     MARKS.iter().any(|mark| name.contains(mark))
 }
 
+/// Whether an argument of `start` names a config file. With a space in it, it may as well be a command line (`node app.js a.json`);
+/// a file of that name decides.
+pub fn names_config_file(argument: &str) -> bool {
+    is_config_file(argument) && (!argument.contains(' ') || Path::new(argument).is_file())
+}
+
 /// The ecosystem file in `dir` that is meant when none is named.
 pub fn discover(dir: &Path) -> Option<PathBuf> {
     DEFAULTS

@@ -14,7 +14,7 @@ mod yaml;
 
 pub use check::{CheckOptions, CheckReport, CheckedApp, check};
 pub use dependencies::dependency_problems;
-pub use discover::{discover, is_config_file};
+pub use discover::{discover, is_config_file, names_config_file};
 pub use error::{ConfigError, Problem};
 pub use host::{SystemHost, host_for};
 pub use js::{Evaluated, Evaluator, evaluate_by};

@@ -475,7 +475,8 @@ impl Machine {
         if let State::Stopping(stopping) = &mut self.state
             && std::mem::take(&mut stopping.leaving)
         {
-            self.take_rung(policy, 0, now, out);
+            // It has let go of its channel, so a message would not reach it (pm2 7.0.4: SIGINT).
+            self.ascend(policy, 0, false, now, out);
         }
     }
 
@@ -507,13 +508,25 @@ impl Machine {
     }
 
     fn take_rung(&mut self, policy: &Policy, step: usize, now: Millis, out: &mut Vec<Effect>) {
+        self.ascend(policy, step, policy.by_message, now, out);
+    }
+
+    /// The rung `step` of the ladder, the first one by message if so.
+    fn ascend(
+        &mut self,
+        policy: &Policy,
+        step: usize,
+        by_message: bool,
+        now: Millis,
+        out: &mut Vec<Effect>,
+    ) {
         let State::Stopping(stopping) = &mut self.state else {
             return;
         };
         stopping.step = step;
         match stop::rung(&policy.ladder, step) {
             Some(rung) => {
-                let asks = step == 0 && policy.by_message && stopping.exited.is_none();
+                let asks = step == 0 && by_message && stopping.exited.is_none();
                 out.push(match (asks, policy.treekill) {
                     (true, _) => Effect::AskToStop(self.generation, rung.signal),
                     (false, true) => Effect::SignalTree(self.generation, rung.signal),

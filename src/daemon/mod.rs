@@ -11,6 +11,7 @@ pub mod launch;
 mod memory_limits;
 mod messages;
 mod own_log;
+pub mod owner;
 mod preflight;
 pub mod reload;
 pub mod reserve;

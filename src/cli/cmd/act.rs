@@ -124,11 +124,9 @@ fn config_file(
                 .filter(|row| row.name == name)
                 .map(|row| PmId(row.pm_id))
                 .collect();
+            // What is not there needs no stop (pm2 7.0.4).
             if ids.is_empty() {
-                session
-                    .output
-                    .error(&format!("Process or Namespace {name} not found"));
-                bail!(Told);
+                continue;
             }
             carry::out(
                 session,

@@ -2,7 +2,7 @@
 
 use crate::cli::options;
 use crate::cli::render::{ProcRow, Sort, TableOptions, host, inspect, mini, table};
-use crate::cli::session::{Session, Told, print, wall_ms};
+use crate::cli::session::{Session, Told, name_users, print, wall_ms};
 use anyhow::bail;
 use clap::ArgMatches;
 use serde_json::value::RawValue;
@@ -14,10 +14,11 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> anyhow::Result<()> {
     // Only the blocks of `-m` tell more than the table.
     let brief = !options::flag(matches, "mini-list");
     let wanted = json!({"env": false, "brief": brief});
-    let (rows, metrics): (Vec<ProcRow>, Value) = session.daemon(false)?.call_both(
+    let (mut rows, metrics): (Vec<ProcRow>, Value) = session.daemon(false)?.call_both(
         ("getMonitorData", &[wanted]),
         ("getSystemData", &[json!({})]),
     )?;
+    name_users(&mut rows);
     show(session, matches, &rows, &metrics)
 }
 

@@ -9,7 +9,7 @@ use crate::cli::session::{Session, Told};
 use crate::cli::start_context;
 use crate::config::{self, Ecosystem, SystemHost};
 use crate::core::ids::PmId;
-use crate::core::spec::context::Origin;
+use crate::core::spec::context::{Origin, StartContext};
 use crate::core::spec::issue::SpecIssue;
 use crate::core::spec::normalise::{self, AppConf};
 use crate::core::spec::raw;
@@ -64,7 +64,7 @@ pub fn targets(session: &mut Session, matches: &ArgMatches, rest: &[String]) -> 
         ));
     }
     for target in &targets {
-        if target == "-" || (config::is_config_file(target) && !target.contains(' ')) {
+        if target == "-" || config::names_config_file(target) {
             config_file(session, matches, target, Action::Restart)?;
         } else {
             word(session, matches, target, rest)?;
@@ -213,7 +213,7 @@ pub fn ecosystem(
                 tell_cron(session, &keys);
             }
         }
-        match normalise::app(&app.raw, &context, config::host_for(&app.raw)) {
+        match conf_of(session, &app.raw, &context)? {
             Ok(conf) => {
                 if is_meant(&only, conf.name()) {
                     confs.push((conf, own_env(&app.raw)));
@@ -272,6 +272,35 @@ pub fn ecosystem(
         bail!(Told);
     }
     Ok(())
+}
+
+/// An app of a file. One that runs is found by its name, also where its script can't be found from here: a relative path counts from the
+/// folder of the command, which may be another than at its start (pm2 7.0.4).
+fn conf_of(
+    session: &mut Session,
+    app: &Map<String, Value>,
+    context: &StartContext,
+) -> anyhow::Result<Result<AppConf, Vec<SpecIssue>>> {
+    let issues = match normalise::app(app, context, config::host_for(app)) {
+        Err(issues) if issues.iter().all(|issue| issue.is_absence) => issues,
+        told => return Ok(told),
+    };
+    let Some(name) = app.get("name").and_then(Value::as_str) else {
+        return Ok(Err(issues));
+    };
+    let rows = session.rows()?;
+    let Some(script) = rows
+        .iter()
+        .find(|row| row.name == name)
+        .and_then(|row| row.exec_path.as_deref())
+    else {
+        return Ok(Err(issues));
+    };
+    let Ok(mut app) = raw::canonical(app) else {
+        return Ok(Err(issues));
+    };
+    app.insert("script".to_owned(), Value::from(script));
+    Ok(normalise::app(&app, context, config::host_for(&app)))
 }
 
 /// Registers apps, all at once. `false` when one was refused; the others run all the same.

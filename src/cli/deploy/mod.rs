@@ -5,6 +5,7 @@ mod target;
 
 use super::session::{Output, Session, Told};
 use crate::config;
+use crate::core::spec::context::Host;
 use anyhow::{Context, bail};
 use script::Job;
 use std::io::Write;
@@ -23,6 +24,10 @@ const FILES: [&str; 8] = [
     "ecosystem.json5",
     "package.json",
 ];
+
+/// What reads the script on another machine, as the shell that logs in there is told it. Hooks are mostly written for bash
+/// (`source ~/.nvm/nvm.sh`).
+const SHELL_THERE: &str = "exec $(command -v bash || command -v sh) -s";
 
 /// How it is used, said when it is used otherwise.
 const USAGE: &str = "Usage: pm2 deploy [FILE] ENVIRONMENT [COMMAND]
@@ -132,17 +137,27 @@ fn demand_pushed(output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What reads scripts here.
+fn shell() -> &'static str {
+    let path = std::env::var("PATH").unwrap_or_default();
+    match config::SystemHost.which("bash", &path) {
+        Some(_) => "bash",
+        None => "sh",
+    }
+}
+
 /// `pre-deploy-local`, here.
 fn before(output: &Output, target: &Target) -> anyhow::Result<()> {
     let Some(command) = &target.pre_deploy_local else {
         return Ok(());
     };
     output.line(&format!("  ○ executing pre-deploy-local `{command}`"));
-    let status = Command::new("sh")
+    let shell = shell();
+    let status = Command::new(shell)
         .args(["-c", command])
         .envs(target.env.iter().map(|(name, value)| (name, value)))
         .status()
-        .context("cannot execute sh")?;
+        .with_context(|| format!("cannot execute {shell}"))?;
     if !status.success() {
         output.error("Deploy failed");
         output.error(&format!("pre-deploy-local: {status}"));
@@ -157,7 +172,10 @@ fn on_host(target: &Target, host: &str, script: &str) -> anyhow::Result<()> {
         "localhost" => Vec::new(),
         host => target.ssh(host),
     };
-    words.extend(["sh", "-s"].map(str::to_owned));
+    words.extend(match host {
+        "localhost" => [shell(), "-s"].map(str::to_owned).to_vec(),
+        _ => vec![SHELL_THERE.to_owned()],
+    });
     let (program, arguments) = words.split_first().context("there is a program")?;
     let mut child = Command::new(program)
         .args(arguments)

@@ -36,6 +36,8 @@ pub struct ProcRow {
     pub memory: u64,
     /// The user it runs as.
     pub username: Option<String>,
+    /// The number of another user that it runs as.
+    pub uid: Option<u32>,
     /// Its files are watched.
     pub watch: bool,
     /// Its cron pattern, if it has one.
@@ -111,6 +113,7 @@ impl ProcRow {
             EnvKey::RestartTime => self.restarts = value.whole(),
             EnvKey::Status => self.status = value.text().unwrap_or_default(),
             EnvKey::Username => self.username = value.text(),
+            EnvKey::Uid => self.uid = pid(&value),
             EnvKey::Watch => self.watch = value.truthy(),
             EnvKey::CronRestart => self.cron_restart = value.text().filter(|text| text != "0"),
             EnvKey::PmxModule => self.pmx_module = value.truthy(),
@@ -155,6 +158,7 @@ enum EnvKey {
     RestartTime,
     Status,
     Username,
+    Uid,
     Watch,
     CronRestart,
     PmxModule,

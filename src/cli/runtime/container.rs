@@ -59,6 +59,7 @@ pub fn run(
             return Ok(ExitCode::SUCCESS);
         }
     }
+    session.owns_daemon = !debug;
     session.daemon(true)?;
     if debug {
         return start::targets(session, matches, rest).map(|()| ExitCode::SUCCESS);

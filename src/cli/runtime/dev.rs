@@ -63,6 +63,7 @@ pub fn run(
             session.home.root().display()
         );
     }
+    session.owns_daemon = !test;
     session.daemon(true)?;
     if test {
         start(session, matches, rest)?;

@@ -59,7 +59,7 @@ pub fn run(name: &'static str, words: &[String], rest: &[String]) -> anyhow::Res
 /// Whether apps of an ecosystem file are meant.
 fn of_a_file(matches: &ArgMatches) -> bool {
     let target = options::value(matches, "targets").unwrap_or_default();
-    target == "-" || (config::is_config_file(target) && !target.contains(' '))
+    target == "-" || config::names_config_file(target)
 }
 
 /// `~/.pm2-dev`, so that the end of a development session is not the end of anything else (pm2 7.0.4, spec 2.6).

@@ -26,6 +26,7 @@ pub fn run(
             "pm2 launched in no-daemon mode (you can add DEBUG=\"*\" env variable to get more messages)",
         );
     }
+    session.owns_daemon = is_own;
     session.daemon(true)?;
     let look = Look {
         mode: Mode::Prefixed,

@@ -1,7 +1,7 @@
 //! The typed view of an instance's configuration: what the daemon acts on.
 
 use super::fornax::FornaxBlock;
-use super::interpreter::{self, SourceMaps};
+use super::interpreter;
 use super::node;
 use super::paths::name_fault;
 use crate::core::cluster::Sched;
@@ -61,7 +61,7 @@ pub struct AppSpec {
     /// Arguments of the interpreter.
     pub interpreter_args: Vec<String>,
     /// Whether Node uses source maps.
-    pub source_maps: SourceMaps,
+    pub source_maps: bool,
     /// Arguments of the script.
     pub args: Vec<String>,
     /// Our agent is loaded before the script.
@@ -189,11 +189,8 @@ impl AppSpec {
             .as_deref()
             .filter(|program| cluster && interpreter::clusters(program))
             .map(|_| fornax.sched.unwrap_or_else(|| node_sched(map)));
-        let source_maps = SourceMaps::of(
-            interpreter.as_deref(),
-            truth(map, "source_map_support") == Some(true),
-            truth(map, "disable_source_map_support") == Some(true),
-        );
+        let source_maps = interpreter::maps_sources(interpreter.as_deref())
+            && truth(map, "disable_source_map_support") != Some(true);
         let interpreter_args = strings(map.get("node_args"));
         let date_format = match (text("log_date_format"), truth(map, "time")) {
             (Some(format), _) => Some(format.to_owned()),

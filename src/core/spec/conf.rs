@@ -33,10 +33,11 @@ pub const RUNTIME_KEYS: [&str; 19] = [
 ];
 
 /// What a list shows of a configuration, its name apart.
-const LISTED: [&str; 6] = [
+const LISTED: [&str; 7] = [
     "namespace",
     "exec_mode",
     "username",
+    "uid",
     "watch",
     "pmx_module",
     "_km_monitored",

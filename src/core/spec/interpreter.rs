@@ -78,27 +78,11 @@ pub fn clusters(interpreter: &str) -> bool {
     base.ends_with("node") || base.ends_with("bun")
 }
 
-/// Whether Node is told to use source maps, so that stacks name the lines that people wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SourceMaps {
-    /// No: it was not asked for, or no Node runs the script.
-    Never,
-    /// If one lies beside the script, as `<script>.map` (pm2 7.0.4).
-    IfThere,
-    /// Always: `source_map_support`.
-    Always,
-}
-
-impl SourceMaps {
-    /// By what runs the script, and the two keys that switch maps on and off.
-    pub fn of(interpreter: Option<&str>, asked: bool, disabled: bool) -> Self {
-        let base = interpreter.map(|program| program.rsplit('/').next().unwrap_or(program));
-        match (base, disabled, asked) {
-            (Some("node" | "nodejs"), false, true) => SourceMaps::Always,
-            (Some("node" | "nodejs"), false, false) => SourceMaps::IfThere,
-            (_, _, _) => SourceMaps::Never,
-        }
-    }
+/// Whether it can be told to use source maps, so that stacks name the lines that people wrote. Node is, as by pm2 7.0.4, unless the
+/// app switches it off.
+pub fn maps_sources(interpreter: Option<&str>) -> bool {
+    let base = interpreter.map(|program| program.rsplit('/').next().unwrap_or(program));
+    matches!(base, Some("node" | "nodejs"))
 }
 
 fn path_env(ctx: &StartContext) -> &str {
