@@ -68,7 +68,7 @@ impl Site {
             &self.work(),
             &["branch", "-q", "--set-upstream-to=origin/main"],
         );
-        git(&self.work(), &["rev-parse", "--short", "HEAD"])
+        git(&self.work(), &["rev-parse", "HEAD"])
     }
 
     fn run(&self, words: &[&str]) -> Ran {
@@ -128,7 +128,7 @@ fn a_repository_is_set_up_deployed_and_taken_back_on_this_machine() {
     assert!(site.there("after-setup").contains("text"));
     assert!(site.home.apps().join("it's here.pre").exists());
     deploy(&["setup"]).fails("set up already");
-    let first = git(&site.work(), &["rev-parse", "--short", "HEAD"]);
+    let first = git(&site.work(), &["rev-parse", "HEAD"]);
     deploy(&[]).ok().says("successfully deployed origin/main");
     assert_eq!(site.there("deployed"), "one");
     // The value is the variable's, whatever it holds.

@@ -2,9 +2,9 @@
 
 use super::render::{ProcRow, message};
 use crate::core::spec::home::Home;
-use crate::daemon::owner;
+
 use crate::pm2::client::{Client, ClientError};
-use crate::sys::{notify, private};
+use crate::sys::{notify, owner, private};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;

@@ -15,6 +15,7 @@ pub mod lockfile;
 pub mod memory;
 pub mod memory_room;
 pub mod notify;
+pub mod owner;
 pub mod packets;
 pub mod parent;
 pub mod pidfd;

@@ -10,6 +10,7 @@ use crate::cli::start_context;
 use crate::config::{self, SystemHost};
 use crate::core::ids::PmId;
 use crate::core::select::{Candidate, Target};
+use crate::core::spec::app::TIME_FORMAT;
 use crate::core::spec::context::Origin;
 use crate::core::spec::{normalise, raw};
 use anyhow::bail;
@@ -124,6 +125,7 @@ fn config_file(
                 .filter(|row| row.name == name)
                 .map(|row| PmId(row.pm_id))
                 .collect();
+            start::tell_cron(session, &keys);
             // What is not there needs no stop (pm2 7.0.4).
             if ids.is_empty() {
                 continue;
@@ -202,6 +204,10 @@ fn restart_env(
     if action == Action::Restart && !starting {
         // It is toggled, and no value.
         given.remove("watch");
+    }
+    if given.get("time") == Some(&Value::Bool(true)) {
+        // Over a format that it had before (pm2 7.0.4).
+        given.insert("log_date_format".to_owned(), Value::from(TIME_FORMAT));
     }
     if !rest.is_empty() {
         given.insert("args".to_owned(), Value::from(rest.to_vec()));

@@ -109,7 +109,8 @@ pub(super) fn out(
         .collect();
     // Told to whoever listens; that a deleted one is not known any more is as it should be.
     drop(client.call_all(&notices)?);
-    if action == Action::Stop {
+    // By file it has been told before.
+    if action == Action::Stop && announced == Announced::Yes {
         warn_of_cron(output, ids, rows);
     }
     Ok(())

@@ -74,10 +74,10 @@ pub fn run(session: &mut Session, words: &[String], force: bool) -> anyhow::Resu
     if told {
         output.line(&format!("--> Deploying to {name} environment"));
     }
-    if let Job::Deploy(_) = job {
-        if !force {
-            demand_pushed(&output)?;
-        }
+    if matches!(job, Job::Deploy(_)) && !force {
+        demand_pushed(&output)?;
+    }
+    if matches!(job, Job::Deploy(_) | Job::Revert(_)) {
         before(&output, &target)?;
     }
     for host in &target.hosts {

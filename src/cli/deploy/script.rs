@@ -143,7 +143,7 @@ fn deploy(target: &Target, file: &Path, environment: &str, line: &mut impl FnMut
     line("printf '  ○ resetting HEAD to %s\\n' \"$wanted\"".to_owned());
     line("git reset -q --hard \"$wanted\" --".to_owned());
     line("ln -sfn \"$path/source\" \"$path/current\"".to_owned());
-    line("git rev-parse --short HEAD >> \"$path/.deploys\"".to_owned());
+    line("git rev-parse HEAD >> \"$path/.deploys\"".to_owned());
     let hook = target.post_deploy.clone().unwrap_or_else(|| {
         format!(
             "pm2 startOrRestart {} --env {}",

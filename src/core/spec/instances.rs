@@ -81,19 +81,31 @@ fn index(map: &Map<String, Value>) -> Option<u64> {
 fn set_increment(map: &mut Map<String, Value>, last: Option<i64>) -> Option<i64> {
     let variable = map.get("increment_var")?.as_str()?.to_owned();
     let env = map.get("env").and_then(Value::as_object);
-    let own = env
-        .and_then(|env| env.get(&variable))
-        .and_then(|value| match value {
-            Value::Number(number) => number.as_i64(),
-            Value::String(text) => text.trim().parse().ok(),
-            _ => None,
-        });
+    let own = env.and_then(|env| counted(env, &variable));
     let value = last.map_or(own.unwrap_or(0), |last| last.saturating_add(1));
     map.insert(variable.clone(), Value::from(value));
     if let Some(env) = map.get_mut("env").and_then(Value::as_object_mut) {
         env.insert(variable, Value::from(value));
     }
     Some(value)
+}
+
+/// The number that a variable holds.
+fn counted(env: &Map<String, Value>, variable: &str) -> Option<i64> {
+    match env.get(variable)? {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// A restart whose environment has the variable of `increment_var` gives the instance that value, as to every other (pm2 7.0.4).
+pub fn recount(map: &mut Map<String, Value>, env: &Map<String, Value>) {
+    let variable = map.get("increment_var").and_then(Value::as_str);
+    let told = variable.and_then(|variable| Some((variable.to_owned(), counted(env, variable)?)));
+    if let Some((variable, value)) = told {
+        map.insert(variable, Value::from(value));
+    }
 }
 
 /// Numbers the instance's files: `x.log` becomes `x-3.log`, unless its logs are merged; `x.pid` always.
@@ -175,6 +187,11 @@ mod tests {
         let mut second = map(json!({"increment_var": "PORT", "env": {"PORT": 3000}}));
         assert_eq!(set_increment(&mut second, Some(3000)), Some(3001));
         assert_eq!(second["env"]["PORT"], 3001);
+        let mut again = second.clone();
+        recount(&mut again, &map(json!({"PORT": "3000"})));
+        assert_eq!(again["PORT"], 3000);
+        recount(&mut again, &map(json!({"OTHER": 1, "PORT": "none"})));
+        assert_eq!(again["PORT"], 3000);
         let mut last = map(json!({"increment_var": "PORT", "env": {}}));
         assert_eq!(set_increment(&mut last, Some(i64::MAX)), Some(i64::MAX));
     }

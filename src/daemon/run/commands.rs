@@ -322,6 +322,7 @@ impl<W: World> Daemon<W> {
             return Ok(());
         }
         let mut map = self.known(id)?.conf.to_map();
+        instances::recount(&mut map, &env);
         if let Some(current) = map.get_mut("env").and_then(Value::as_object_mut) {
             current.extend(env);
         }
