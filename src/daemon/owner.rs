@@ -7,6 +7,9 @@ use std::future::pending;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// The daemon then outlives it, as without an owner.
+const UNSEEN: &str = "cannot wait for the end of the command that this daemon belongs to";
+
 /// Ends the daemon, and with it everything, when its owner has ended. Without an owner it does nothing until the daemon ends.
 pub async fn watch(handle: Handle) {
     tokio::select! {
@@ -22,6 +25,10 @@ async fn end_of(owner: Owner) {
     let pidfd = match owner {
         Owner::Nobody => return pending().await,
         Owner::Ended => return,
+        Owner::Unknown(error) => {
+            tracing::warn!(%error, "{UNSEEN}");
+            return pending().await;
+        }
         Owner::Running(pidfd) => pidfd,
     };
     #[expect(
@@ -33,7 +40,7 @@ async fn end_of(owner: Owner) {
         // It fails with the runtime only.
         Ok(owner) => drop(owner.readable().await),
         Err(error) => {
-            tracing::warn!(%error, "cannot wait for the end of the command that this daemon belongs to");
+            tracing::warn!(%error, "{UNSEEN}");
             pending().await
         }
     }

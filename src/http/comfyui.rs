@@ -268,7 +268,7 @@ fn find<'a>(
 }
 
 /// The index of its GPU; on a processor the number that its name ends with.
-fn gpu_index(service: &Service) -> Option<u32> {
+pub(super) fn gpu_index(service: &Service) -> Option<u32> {
     let fornax = &service.view.spec.fornax;
     let of_name = || {
         let (_, number) = service.view.spec.name.rsplit_once("gpu")?;

@@ -3,6 +3,7 @@
 
 use super::answer;
 use super::app::App;
+use super::comfyui::gpu_index;
 use super::openmetrics::{self, COUNTER, Family, GAUGE, Labels};
 use super::services::{self, Service};
 use super::status;
@@ -158,9 +159,7 @@ fn of_comfyui(app: &App, services: &[Service]) -> Vec<Family> {
         let told = services.iter().filter_map(|service| {
             let value = value(fleet.instances.get(&service.view.id)?)?;
             let mut labels = named(service);
-            if let Some(gpu) = &service.view.spec.fornax.gpu {
-                labels.push(("gpu", gpu.index.to_string()));
-            }
+            labels.extend(gpu_index(service).map(|index| ("gpu", index.to_string())));
             Some((labels, value))
         });
         Family::new(describing, told)

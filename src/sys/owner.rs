@@ -1,6 +1,7 @@
 //! A command that a daemon belongs to, named so that no other process can be taken for it.
 
 use super::{pidfd, procfs};
+use std::io;
 use std::os::fd::OwnedFd;
 
 /// Names the command to the daemon that it starts and to that one's successors: its pid and its start time (proc_pid_stat(5), in
@@ -20,6 +21,8 @@ pub enum Owner {
     Nobody,
     /// A command that has ended.
     Ended,
+    /// It can't be told whether it runs.
+    Unknown(io::Error),
     /// A command that runs; this is readable once it has ended.
     Running(OwnedFd),
 }
@@ -36,12 +39,16 @@ impl Owner {
 
     fn find((pid, began): (u32, u64)) -> Self {
         // Opened first: what is looked at then is what is waited for.
-        let Ok(pidfd) = pidfd::open(pid) else {
-            return Self::Ended;
+        let pidfd = match pidfd::open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Self::Ended,
+            // Want of descriptors is no reason to end everything.
+            Err(error) => return Self::Unknown(error),
         };
         match procfs::stat(pid) {
-            Some(stat) if stat.start_time == began && !stat.is_dead() => Self::Running(pidfd),
-            Some(_) | None => Self::Ended,
+            Some(stat) if stat.start_time != began => Self::Ended,
+            // The descriptor tells soon if it has ended.
+            Some(_) | None => Self::Running(pidfd),
         }
     }
 }

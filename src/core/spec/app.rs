@@ -189,7 +189,7 @@ impl AppSpec {
             .as_deref()
             .filter(|program| cluster && interpreter::clusters(program))
             .map(|_| fornax.sched.unwrap_or_else(|| node_sched(map)));
-        let source_maps = interpreter::maps_sources(interpreter.as_deref())
+        let source_maps = interpreter.as_deref().is_some_and(node::is_node)
             && truth(map, "disable_source_map_support") != Some(true);
         let interpreter_args = strings(map.get("node_args"));
         let date_format = match (text("log_date_format"), truth(map, "time")) {

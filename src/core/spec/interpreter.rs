@@ -78,13 +78,6 @@ pub fn clusters(interpreter: &str) -> bool {
     base.ends_with("node") || base.ends_with("bun")
 }
 
-/// Whether it can be told to use source maps, so that stacks name the lines that people wrote. Node is, as by pm2 7.0.4, unless the
-/// app switches it off.
-pub fn maps_sources(interpreter: Option<&str>) -> bool {
-    let base = interpreter.map(|program| program.rsplit('/').next().unwrap_or(program));
-    matches!(base, Some("node" | "nodejs"))
-}
-
 fn path_env(ctx: &StartContext) -> &str {
     ctx.var("PATH").unwrap_or("/usr/local/bin:/usr/bin:/bin")
 }

@@ -327,7 +327,7 @@ pub const KEYS: [Key; 64] = [
     plain(
         "source_map_support",
         FLAG,
-        "Node uses source maps, so that stacks name the lines that people wrote. Without this key it does where `<script>.map` exists.",
+        "Node uses source maps, so that stacks name the lines that people wrote. It does without this key too.",
     ),
     plain(
         "disable_source_map_support",
